@@ -1,0 +1,256 @@
+"""The store in a folder: hard links make creation atomic, fsync makes it durable."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobspec.errors import AccessError, DataError, FoldfleetError, NotFoundError, TryLaterError
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_TEMPORARY = ".tmp"
+_STALE_SECONDS = 24 * 3600
+
+
+class FolderStore:
+    """Keep each object as one file below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.url = str(root)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Store ``body`` durably if ``key`` is free; return whether this call won."""
+        path = self._path(key)
+        with _explained(path, len(body)):
+            if path.exists():
+                return False
+            temporary = self._write_temporary(body)
+            try:
+                return _publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def create_file(self, key: str, path: Path) -> bool:
+        """Take a staged file into the store without a copy if ``key`` is free."""
+        target = self._path(key)
+        with _explained(target, path.stat().st_size):
+            _sync_file(path)
+            try:
+                return not target.exists() and _publish(path, target)
+            finally:
+                path.unlink(missing_ok=True)
+
+    def get(self, key: str) -> bytes:
+        """Return an object; raise NotFoundError if there is none."""
+        body = self.get_or_none(key)
+        if body is None:
+            raise NotFoundError(f"There is no object {key!r} in the store {self.url}.")
+        return body
+
+    def get_or_none(self, key: str) -> bytes | None:
+        """Return an object, or None if there is none."""
+        path = self._path(key)
+        with _explained(path, 0):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return exactly ``length`` bytes from ``start``."""
+        path = self._path(key)
+        with _explained(path, 0), path.open("rb") as file:
+            file.seek(start)
+            body = file.read(length)
+        if len(body) != length:
+            raise DataError(
+                f"The object {key!r} in {self.url} is cut short: {length} bytes from {start} were asked for, "
+                f"{len(body)} are there. Delete the dataset's folder and run the same command again."
+            )
+        return body
+
+    def size(self, key: str) -> int | None:
+        """Return an object's length in bytes, or None if there is none."""
+        try:
+            return self._path(key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        return self.size(key) is not None
+
+    def put(self, key: str, body: bytes) -> None:
+        """Replace a view atomically."""
+        path = self._path(key)
+        with _explained(path, len(body)):
+            self._replace(self._write_temporary(body), path)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Replace a view by a staged file."""
+        target = self._path(key)
+        with _explained(target, path.stat().st_size):
+            _sync_file(path)
+            self._replace(path, target)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; an absent one is no error."""
+        self._path(key).unlink(missing_ok=True)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below ``prefix`` in order."""
+        top = self._path(prefix.rstrip("/"))
+        for folder, names, files in os.walk(top):
+            names.sort()
+            for file in sorted(files):
+                yield (Path(folder) / file).relative_to(self.root).as_posix()
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders one level below ``prefix``."""
+        try:
+            with os.scandir(self._path(prefix.rstrip("/"))) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def local_path(self, key: str) -> Path | None:
+        """Return the file behind a key."""
+        return self._path(key)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Give an empty folder on the store's own file system; what is left in it is removed."""
+        folder = self.root / _TEMPORARY / uuid.uuid4().hex
+        with _explained(folder, 0):
+            folder.mkdir(parents=True)
+        self._remove_stale()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _path(self, key: str) -> Path:
+        if not key or key.startswith("/") or ".." in key.split("/"):
+            raise AccessError(f"The key {key!r} would leave the store {self.url}.")
+        return self.root / key
+
+    def _write_temporary(self, body: bytes) -> Path:
+        folder = self.root / _TEMPORARY
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / uuid.uuid4().hex
+        with path.open("xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
+    def _replace(self, temporary: Path, path: Path) -> None:
+        _make_folder(path.parent)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+
+    def _remove_stale(self) -> None:
+        """Remove what killed processes left behind a day ago or earlier."""
+        limit = time.time() - _STALE_SECONDS
+        for path in (self.root / _TEMPORARY).iterdir():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < limit:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _publish(temporary: Path, path: Path) -> bool:
+    """Give a durable file its final name unless the name is taken (`os.link` never overwrites)."""
+    _make_folder(path.parent)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if not _rename_without_replace(temporary, path):
+            return False
+    _sync_folder(path.parent)
+    return True
+
+
+def _rename_without_replace(source: Path, target: Path) -> bool:
+    """Rename on file systems without hard links: Linux's renameat2 with RENAME_NOREPLACE."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOTSUP, "neither hard links nor renameat2 work here", str(target))
+    at_fdcwd, noreplace = -100, 1
+    if renameat2(at_fdcwd, os.fsencode(source), at_fdcwd, os.fsencode(target), noreplace) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        return False
+    raise OSError(code, os.strerror(code), str(target))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each name durable in the folder above it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn the operating system's refusals into errors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, path, needed_bytes) from error
+
+
+def explain_os_error(error: OSError, path: Path, needed_bytes: int) -> FoldfleetError | OSError:
+    """Return the error to raise for a failed write at ``path``; an unknown one comes back as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TryLaterError(
+            f"The disk that holds {path} is full: {needed_bytes} bytes are needed, {free_bytes(path)} are free. "
+            "Free some space, or name another folder with --store or FOLDFLEET_CACHE, then run the same command again."
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return AccessError(
+            f"{path} cannot be used: {error.strerror}. Name a folder that you may write with --store "
+            "(for folds and locks: FOLDFLEET_CACHE)."
+        )
+    if error.errno == errno.ENOTDIR:
+        return AccessError(f"{path} cannot be used: a part of this path is a file. Name another folder with --store.")
+    return error
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes free for us on the file system of the nearest existing parent of ``path``."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,102 @@
+"""Every key of the store; no other module spells one."""
+
+from __future__ import annotations
+
+
+class Layout:
+    """Name the objects of a store (section 5 of the design)."""
+
+    @staticmethod
+    def manifest(dataset_id: str) -> str:
+        """Return the key that is written last when a dataset is stored."""
+        return f"datasets/{dataset_id}/manifest.json"
+
+    @staticmethod
+    def block(dataset_id: str, file: str) -> str:
+        """Return the key of one array of a dataset, such as ``X.npy``."""
+        return f"datasets/{dataset_id}/{file}"
+
+    @staticmethod
+    def splits(dataset_id: str, split_id: str) -> str:
+        """Return the key of the row indices of one cross-validation of a dataset."""
+        return f"datasets/{dataset_id}/splits/{split_id}.npz"
+
+    @staticmethod
+    def source(digest: str) -> str:
+        """Return the key of a memo: bytes that were seen before."""
+        return f"sources/{digest}.json"
+
+    @staticmethod
+    def image(engine_id: str) -> str:
+        """Return the key of the memo that says what an image holds."""
+        return f"images/{engine_id}.json"
+
+    @staticmethod
+    def book(book_id: str, number: int) -> str:
+        """Return the key of entry ``number`` of a book."""
+        return f"books/{book_id}/{number:06d}.json"
+
+    @staticmethod
+    def runs() -> str:
+        """Return the prefix under which every run lies."""
+        return "runs/"
+
+    @staticmethod
+    def spec(run_id: str) -> str:
+        """Return the key of the spec as it was submitted."""
+        return f"runs/{run_id}/spec.yaml"
+
+    @staticmethod
+    def space(run_id: str) -> str:
+        """Return the key of the frozen candidates of a run."""
+        return f"runs/{run_id}/space.json"
+
+    @staticmethod
+    def round(run_id: str, round_index: int) -> str:
+        """Return the prefix of one round."""
+        return f"runs/{run_id}/rounds/{round_index:03d}"
+
+    @classmethod
+    def plan(cls, run_id: str, round_index: int) -> str:
+        """Return the key whose creation commits a round."""
+        return f"{cls.round(run_id, round_index)}/plan.json"
+
+    @classmethod
+    def draft(cls, run_id: str, round_index: int, token: str, name: str) -> str:
+        """Return the key of a part of a plan, written before the plan is committed."""
+        return f"{cls.round(run_id, round_index)}/drafts/{token}/{name}"
+
+    @classmethod
+    def claim(cls, run_id: str, round_index: int, array_index: int, number: int) -> str:
+        """Return the key that announces that an array is about to be submitted."""
+        return f"{cls.round(run_id, round_index)}/arrays/{array_index}/claim-{number}.json"
+
+    @classmethod
+    def handle(cls, run_id: str, round_index: int, array_index: int, number: int) -> str:
+        """Return the key that records what a backend answered to claim ``number``."""
+        return f"{cls.round(run_id, round_index)}/arrays/{array_index}/handle-{number}.json"
+
+    @classmethod
+    def part(cls, run_id: str, round_index: int, task: int, sequence: int) -> str:
+        """Return the key of part ``sequence`` of a task's append-only log."""
+        return f"{cls.round(run_id, round_index)}/log/{task:06d}/{sequence:05d}.json"
+
+    @classmethod
+    def done(cls, run_id: str, round_index: int, task: int) -> str:
+        """Return the key of the folded log of a finished task."""
+        return f"{cls.round(run_id, round_index)}/done/{task:06d}.parquet"
+
+    @classmethod
+    def all(cls, run_id: str, round_index: int) -> str:
+        """Return the key of the folded results of a complete round."""
+        return f"{cls.round(run_id, round_index)}/all.parquet"
+
+    @classmethod
+    def stop(cls, run_id: str, round_index: int) -> str:
+        """Return the key whose presence asks the tasks of a round to stop."""
+        return f"{cls.round(run_id, round_index)}/stop.json"
+
+    @staticmethod
+    def view(run_id: str, name: str) -> str:
+        """Return the key of something a person reads; views may be overwritten."""
+        return f"runs/{run_id}/views/{name}"

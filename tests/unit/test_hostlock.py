@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+import signal
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from jobspec.hostlock import HostLock
+
+
+def _hold(path: Path, told: Connection) -> None:
+    HostLock(path).acquire()
+    told.send("held")
+    signal.pause()
+
+
+def test_a_killed_holder_releases_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "a.lock"
+    ours, theirs = get_context("fork").Pipe()
+    holder = get_context("fork").Process(target=_hold, args=(path, theirs))
+    holder.start()
+    ours.recv()
+    lock = HostLock(path)
+    assert lock.held_elsewhere() and not lock.acquire() and not lock.acquire(shared=True)
+    os.kill(holder.pid or 0, signal.SIGKILL)
+    holder.join()
+    assert not lock.held_elsewhere() and lock.acquire()
+
+
+def test_readers_share_and_a_writer_waits_for_them(tmp_path: Path) -> None:
+    one, two, writer = (HostLock(tmp_path / "a.lock") for _ in range(3))
+    assert one.acquire(shared=True) and two.acquire(shared=True) and not writer.acquire()
+    one.release()
+    two.release()
+    assert writer.acquire() and not one.acquire(shared=True)
+    writer.release()
+
+
+def test_a_lock_nobody_ever_took_is_free(tmp_path: Path) -> None:
+    assert not HostLock(tmp_path / "none.lock").held_elsewhere()
