@@ -1,0 +1,285 @@
+"""The fold cache: bit for bit scikit-learn's folds, one builder per host, nothing torn is ever believed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import model_selection
+
+from containers import foldbuild, foldcache
+from containers.dataset import Dataset, ensure_dataset, open_dataset
+from containers.foldcache import FoldCache, map_fold
+from containers.npyfile import HEADER_BYTES
+from containers.splits import Splits, ensure_splits
+from jobspec.errors import DataError, TryLaterError
+from jobspec.layout import Layout
+from jobspec.spec import CvSpec, DataSpec
+from jobspec.store import open_store
+
+FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Host:
+    dataset: Dataset
+    splits: Splits
+    cache: FoldCache
+
+    @property
+    def place(self) -> tuple[Any, Any, str]:
+        return self.dataset.store, self.dataset.manifest, self.splits.split_id
+
+    def entry(self, split: int) -> Path:
+        return self.cache.root / "folds" / self.dataset.manifest.dataset_id / self.splits.split_id / f"{split:05d}"
+
+
+def make_host(folder: Path, arrays: dict[str, Any], cv: CvSpec, **data: Any) -> Host:
+    np.savez(folder / "t.npz", **arrays)
+    store = open_store(str(folder / "store"))
+    spec = DataSpec(**{"path": "t.npz", "target": "y"} | data)
+    manifest = ensure_dataset(store, spec, folder)
+    dataset = open_dataset(store, manifest)
+    splits = ensure_splits(store, manifest, dataset, cv, None, allow_small_classes=True)
+    return Host(dataset, splits, FoldCache(folder / "cache"))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    rng = np.random.default_rng(0)
+    arrays = {"X": rng.standard_normal((300, 5)), "y": rng.integers(0, 3, 300), "w": rng.random(300)}
+    return make_host(tmp_path, arrays, CvSpec(kind="KFold", params={"n_splits": 4}), weights="w")
+
+
+def assert_fold(host: Host, split: int) -> None:
+    dataset, train, test = host.dataset, host.splits.train(split), host.splits.test(split)
+    with host.cache.fold(*host.place, split) as paths:
+        fold = map_fold(paths)
+        for found, expected in (
+            (fold.X_train, dataset.X[train]),
+            (fold.X_test, dataset.X[test]),
+            (fold.y_train, dataset.y[train]),
+            (fold.y_test, dataset.y[test]),
+        ):
+            assert type(found) is np.ndarray and found.flags.c_contiguous and not found.flags.writeable
+            assert found.dtype == expected.dtype and found.shape == expected.shape
+            assert found.tobytes() == expected.tobytes()
+        if dataset.weights is not None:
+            assert fold.w_train is not None and np.array_equal(fold.w_train, dataset.weights[train])
+
+
+SPLITTERS = st.one_of(
+    st.builds(
+        lambda n, seed: CvSpec(kind="KFold", params={"n_splits": n, "shuffle": True, "random_state": seed}),
+        st.integers(2, 6),
+        st.integers(0, 99),
+    ),
+    st.builds(
+        lambda test, train, seed: CvSpec(
+            kind="ShuffleSplit", params={"n_splits": 2, "test_size": test, "train_size": train, "random_state": seed}
+        ),
+        st.integers(1, 5),
+        st.one_of(st.none(), st.integers(1, 5)),
+        st.integers(0, 99),
+    ),
+    st.builds(
+        lambda n, gap: CvSpec(kind="TimeSeriesSplit", params={"n_splits": n, "gap": gap}),
+        st.integers(2, 4),
+        st.integers(0, 1),
+    ),
+    st.just(CvSpec(kind="RepeatedStratifiedKFold", params={"n_splits": 2, "n_repeats": 2, "random_state": 0})),
+)
+
+
+@settings(max_examples=40)
+@given(
+    cv=SPLITTERS,
+    num_rows=st.integers(12, 60),
+    num_columns=st.integers(1, 7),
+    dtype=st.sampled_from(["f8", "f4"]),
+    labels=st.booleans(),
+    block=st.sampled_from([256, 1024, 1 << 23]),
+)
+def test_folds_are_scikit_learns_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory,
+    cv: CvSpec,
+    num_rows: int,
+    num_columns: int,
+    dtype: str,
+    labels: bool,
+    block: int,
+) -> None:
+    rng = np.random.default_rng(num_rows)
+    matrix = rng.standard_normal((num_rows, num_columns)).astype(dtype)
+    matrix[rng.random(matrix.shape) < 0.1] = -0.0
+    y = np.array(["no", "maybe"])[np.arange(num_rows) % 2] if labels else np.arange(num_rows) % 2
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("containers.npyfile", "containers.foldbuild"):
+            patch.setattr(f"{module}.BLOCK_BYTES", block)
+        host = make_host(tmp_path_factory.mktemp("host"), {"X": matrix, "y": y}, cv)
+        splitter = getattr(model_selection, cv.kind)(**cv.params)
+        for split, (train, test) in enumerate(splitter.split(matrix, y)):
+            assert np.array_equal(host.splits.train(split), train) and np.array_equal(host.splits.test(split), test)
+            assert_fold(host, split)
+
+
+def test_weights_go_to_the_train_rows(host: Host) -> None:
+    for split in range(4):
+        assert_fold(host, split)
+
+
+def test_a_fold_is_built_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = host.cache.ensure(*host.place, 0)
+    before = path.stat().st_ino
+    monkeypatch.setattr(foldcache, "build_fold", None)
+    assert_fold(host, 0)
+    assert path.stat().st_ino == before
+
+
+def test_writable_maps_do_not_touch_the_cache(host: Host) -> None:
+    with host.cache.fold(*host.place, 0) as paths:
+        fold = map_fold(paths, writable=True)
+        fold.X_train[:] = 0
+        fold.y_train[:] = 0
+    assert_fold(host, 0)
+
+
+def _get(host: Host, answers: Any) -> None:
+    with host.cache.fold(*host.place, 0) as paths:
+        answers.put((paths.path.stat().st_ino, float(map_fold(paths).X_train.sum())))
+
+
+def test_processes_share_one_copy(host: Host) -> None:
+    answers = FORK.Queue()
+    children = [FORK.Process(target=_get, args=(host, answers)) for _ in range(4)]
+    for child in children:
+        child.start()
+    found = {answers.get(timeout=60) for _ in children}
+    for child in children:
+        child.join()
+    assert len(found) == 1
+
+
+def _die_while_building(host: Host) -> None:
+    def die(*arguments: Any) -> None:
+        foldbuild_put(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    foldbuild_put = foldbuild._AscendingTarget.put
+    foldbuild._AscendingTarget.put = die  # type: ignore[assignment, method-assign]
+    host.cache.ensure(*host.place, 0)
+
+
+def test_a_killed_builder_leaves_nothing_in_the_way(host: Host) -> None:
+    child = FORK.Process(target=_die_while_building, args=(host,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert host.entry(0).with_suffix(".building").is_dir() and not host.entry(0).exists()
+    assert_fold(host, 0)
+    assert not host.entry(0).with_suffix(".building").exists()
+
+
+def test_a_failed_builder_cleans_up(host: Host) -> None:
+    key = Layout.block(host.dataset.manifest.dataset_id, "X.npy")
+    path = Path(host.dataset.store.url) / key
+    body = bytearray(path.read_bytes())
+    body[4000] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(DataError, match=f"{key}.*xxh3_128 is [0-9a-f]+, [0-9a-f]+ was written"):
+        host.cache.ensure(*host.place, 0)
+    assert [entry.name for entry in host.entry(0).parent.iterdir()] == ["00000.lock"]
+    body[4000] ^= 1
+    path.write_bytes(body)
+    assert_fold(host, 0)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_entry_of_another_boot_is_verified(host: Host, monkeypatch: pytest.MonkeyPatch, damaged: bool) -> None:
+    entry = host.cache.ensure(*host.place, 0)
+    meta = json.loads((entry / "meta.json").read_text())
+    (entry / "meta.json").write_text(json.dumps(meta | {"boot_id": "before the power cut"}))
+    if damaged:
+        with (entry / "X_train.npy").open("r+b") as file:
+            file.seek(2000)
+            file.write(bytes(512))
+    before = (entry / "X_train.npy").stat().st_mtime_ns
+    assert_fold(host, 0)
+    assert ((entry / "X_train.npy").stat().st_mtime_ns == before) is not damaged
+    assert json.loads((entry / "meta.json").read_text())["boot_id"] == foldbuild.boot_id()
+    monkeypatch.setattr(foldbuild, "_digests", None)  # verified once, not at every use
+    assert_fold(host, 0)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format_version": 0}'])
+def test_an_unreadable_entry_is_built_anew(host: Host, text: str) -> None:
+    entry = host.cache.ensure(*host.place, 0)
+    (entry / "meta.json").write_text(text)
+    assert_fold(host, 0)
+
+
+@pytest.fixture
+def disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Give the cache a disk of so many bytes beside the spare ones."""
+    size = [0]
+
+    def free(path: Path) -> int:
+        used = sum(file.stat().st_size for file in path.glob("folds/*/*/*/*.npy"))
+        return size[0] - used + foldcache._SPARE_BYTES
+
+    monkeypatch.setattr(foldcache, "free_bytes", free)
+    return size
+
+
+def test_the_oldest_unlocked_folds_are_evicted(host: Host, disk: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foldbuild, "_FILE_OVERHEAD", HEADER_BYTES)
+    disk[0] = 3 * foldbuild.fold_bytes(host.dataset.manifest, host.splits, 0)
+    with ExitStack() as stack:
+        stack.enter_context(host.cache.fold(*host.place, 0))
+        for split in (1, 2):
+            host.cache.ensure(*host.place, split)
+        for age, split in enumerate((1, 2, 0)):
+            os.utime(host.entry(split).with_suffix(".lock"), (age, age))
+        host.cache.ensure(*host.place, 3)
+        assert [host.entry(split).exists() for split in range(4)] == [True, False, True, True]
+    with host.cache.fold(*host.place, 3):
+        assert host.cache.evict() == 2
+        assert host.entry(3).exists()
+
+
+def test_a_disk_that_is_too_small_is_told_before_loading(host: Host, disk: list[int]) -> None:
+    needed = foldbuild.fold_bytes(host.dataset.manifest, host.splits, 0)
+    disk[0] = 1000
+    with pytest.raises(TryLaterError, match=rf"needs {needed} bytes.*\d+ are free.*FOLDFLEET_CACHE"):
+        host.cache.ensure(*host.place, 0)
+    assert not host.entry(0).exists()
+    disk[0] = 10**9
+    assert_fold(host, 0)
+
+
+def test_a_full_disk_while_building(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(foldbuild, "write_array", fail)
+        with pytest.raises(TryLaterError, match="full"):
+            host.cache.ensure(*host.place, 0)
+    assert_fold(host, 0)
+
+
+def test_what_killed_builders_left_is_evicted_too(host: Host) -> None:
+    host.entry(2).with_suffix(".building").mkdir(parents=True)
+    host.entry(2).with_suffix(".lock").touch()
+    host.cache.evict()
+    assert not host.entry(2).with_suffix(".building").exists()
