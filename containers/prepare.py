@@ -1,0 +1,225 @@
+"""The prepare step: check a spec, store its data and splits, and tell what planning needs to know."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from containers.checks import Problem, check_entries
+from containers.dataset import Dataset, ensure_dataset, open_dataset
+from containers.freeze import FreezeError, freeze
+from containers.scoring import Scoring, make_scoring
+from containers.seeds import is_unseeded
+from containers.shapes import variants
+from containers.splits import Splits, ensure_splits
+from containers.targets import (
+    Roster,
+    check_kinds,
+    check_methods,
+    check_pairwise,
+    check_score_method,
+    check_scorers,
+    check_target,
+    check_weights,
+    missing_value_warnings,
+)
+from jobspec import problems
+from jobspec.candidates import FrozenSpace
+from jobspec.engine import Engine, current_engine
+from jobspec.errors import SpecError
+from jobspec.inspection import Inspection, Manifest
+from jobspec.layout import Layout
+from jobspec.load import LoadedSpec
+from jobspec.memo import PrepareOptions, is_settled, memo_key, recall, remember, source_path
+from jobspec.spec import CvSpec, RandomSearch, Spec
+from jobspec.store import Store
+from jobspec.values import digest, encode
+
+__all__ = ["PrepareOptions", "prepare"]
+
+MAX_CLASSES = 1000
+"""Classes and their counts are told up to here; a target with more is hardly a class."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A spec that has passed the checks which need no data.
+
+    ``space`` is final, unless the spec is a random search without a seed.
+    """
+
+    space: FrozenSpace
+    roster: Roster
+    scoring: Scoring
+    unseeded: tuple[int, ...]
+
+
+def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions) -> Inspection:
+    """Check a spec against its data and store what its cells will read; idempotent.
+
+    The second call on the same spec, file, engine and options answers from a memo. Nothing is written to the store
+    before all checks that need no data have passed.
+
+    Raises:
+        SpecError: something in the spec cannot be run as it is written; with places in the file.
+        DataError: the data cannot be read exactly, or do not fit the candidates.
+        LimitError: more folds than ``options.max_folds``.
+    """
+    engine = current_engine(loaded.spec.numerics or options.numerics, loaded.spec.identity())
+    known = recall(loaded, store, engine, options)
+    if known is not None:
+        return known
+    key = memo_key(loaded, engine, options)
+    checked = check_without_data(loaded)
+    inspection = _inspect(loaded, store, options, engine, checked)
+    path = source_path(loaded.spec.data, loaded.folder)
+    if key is not None and (path is None or is_settled(path)) and key == memo_key(loaded, engine, options):
+        remember(key, store, inspection)
+    return inspection
+
+
+def check_without_data(loaded: LoadedSpec) -> Checked:
+    """Find every mistake that can be found without data: names, ranges, seeds, weights, kinds.
+
+    Raises:
+        SpecError: with one line for each mistake.
+    """
+    spec = loaded.spec
+    space = _freeze(loaded, seed=0)  # without a seed of its own, any draws show the same mistakes
+    _refuse(loaded, check_entries(space.entries, isinstance(spec.search, RandomSearch)))
+    roster = Roster(tuple(tuple(variants(entry)) for entry in space.entries))
+    scoring = make_scoring(spec.scoring)
+    found = [*check_kinds(roster, spec.cv), *check_pairwise(roster), *check_score_method(roster, scoring)]
+    _refuse(loaded, [*found, *(check_weights(roster) if spec.data.weights else [])])
+    unseeded = tuple(index for index, entry in enumerate(space.entries) if is_unseeded(entry))
+    return Checked(space, roster, scoring, unseeded)
+
+
+def _freeze(loaded: LoadedSpec, seed: int | None) -> FrozenSpace:
+    try:
+        return freeze(loaded.spec, seed).space
+    except FreezeError as error:
+        _refuse(loaded, [Problem(error.where, error.message)])
+        raise
+
+
+def _refuse(loaded: LoadedSpec, found: Sequence[Problem]) -> None:
+    collected = problems.Problems(loaded.locations)
+    for problem in found:
+        collected.add(problems.Problem(problem.where, problem.text))
+    collected.raise_any()
+
+
+def _inspect(
+    loaded: LoadedSpec, store: Store, options: PrepareOptions, engine: Engine, checked: Checked
+) -> Inspection:
+    spec, roster = loaded.spec, checked.roster
+    manifest = ensure_dataset(store, spec.data, loaded.folder, extra_columns(spec))
+    dataset = open_dataset(store, manifest)
+    check_target(roster, dataset.y, manifest.target)
+    _refuse(loaded, check_scorers(roster, checked.scoring, dataset.y))
+    lacking, notes = check_methods(roster, checked.scoring, dataset.y)
+    _refuse(loaded, lacking)
+    splits = _ensure_splits(loaded, store, dataset, roster, options)
+    seed = _seed(spec, store, manifest)
+    space = checked.space if seed is None else _freeze(loaded, seed)
+    missing = missing_value_warnings(roster, _has_missing(dataset))
+    warnings = [*manifest.warnings, *splits.warnings, *notes, *missing, *_unseeded_note(checked)]
+    return _describe(engine, dataset, splits, checked, space, warnings)
+
+
+def extra_columns(spec: Spec) -> tuple[str, ...]:
+    """Return the columns that only the splitter reads: the one of a PredefinedSplit."""
+    if isinstance(spec.cv, CvSpec) and spec.cv.kind == "PredefinedSplit":
+        return (str(spec.cv.params["test_fold"]),)
+    return ()
+
+
+def _ensure_splits(
+    loaded: LoadedSpec, store: Store, dataset: Dataset, roster: Roster, options: PrepareOptions
+) -> Splits:
+    kinds = roster.classifiers()
+    try:
+        return ensure_splits(
+            store,
+            dataset.manifest,
+            dataset,
+            loaded.spec.cv,
+            next(iter(kinds)) if len(kinds) == 1 else None,
+            allow_small_classes=options.allow_small_classes,
+            max_folds=options.max_folds,
+        )
+    except SpecError as error:
+        raise SpecError(f"{loaded.locations.of(('cv',))}: {error.message}") from None
+
+
+def _seed(spec: Spec, store: Store, manifest: Manifest) -> int | None:
+    """Return the seed of an unseeded random search: drawn once for this spec and dataset, then kept."""
+    if not isinstance(spec.search, RandomSearch) or spec.search.random_state is not None:
+        return None
+    key = Layout.source("seed-" + digest({"spec": spec.identity(), "dataset": manifest.dataset_id}))
+    store.create(key, json.dumps({"format_version": 1, "seed": secrets.randbits(32)}).encode())
+    return int(json.loads(store.get(key))["seed"])
+
+
+def _has_missing(dataset: Dataset) -> bool:
+    """Say whether X has NaN: a sum shows it in one pass, without an array of flags (inf is refused on reading)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isnan(np.sum(dataset.X, dtype=np.float64)))
+
+
+def _unseeded_note(checked: Checked) -> list[str]:
+    if not checked.unseeded:
+        return []
+    names = ", ".join(f"candidates[{index}]" for index in checked.unseeded)
+    note = (
+        f"{names}: random_state is not set, so the scores are not those that GridSearchCV would give, and no other run "
+        "can use them. A resumed run does give the same. Set `random_state: 0` under `params`."
+    )
+    return [note]
+
+
+def _describe(
+    engine: Engine,
+    dataset: Dataset,
+    splits: Splits,
+    checked: Checked,
+    space: FrozenSpace,
+    warnings: Sequence[str],
+) -> Inspection:
+    is_classification = True in checked.roster.classifiers()
+    classes, counts = _count_classes(dataset) if is_classification else (None, None)
+    manifest = dataset.manifest
+    arrays = [array for array in (dataset.X, dataset.y, dataset.weights) if array is not None]
+    return Inspection(
+        dataset_id=manifest.dataset_id,
+        split_id=splits.split_id,
+        engine=engine,
+        num_rows=manifest.num_rows,
+        num_features=dataset.X.shape[1],
+        num_splits=splits.num_splits,
+        train_rows=tuple(map(splits.train_rows, range(splits.num_splits))),
+        test_rows=tuple(map(splits.test_rows, range(splits.num_splits))),
+        row_bytes=sum(array.nbytes for array in arrays) // manifest.num_rows,
+        cv_text=splits.text,
+        is_classifier=is_classification,
+        classes=classes,
+        class_counts=counts,
+        space=space.to_json(),
+        unseeded_entries=checked.unseeded,
+        scorers=checked.scoring.names,
+        score_kind="single" if checked.scoring.is_single else "multi",
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _count_classes(dataset: Dataset) -> tuple[tuple[Any, ...] | None, tuple[int, ...] | None]:
+    classes, counts = np.unique(dataset.y, return_counts=True)
+    if len(classes) > MAX_CLASSES:
+        return None, None
+    return tuple(encode(value) for value in classes.tolist()), tuple(counts.tolist())

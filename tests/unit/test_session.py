@@ -1,0 +1,235 @@
+"""A session with real worker processes that pretend to fit; deaths come from a table and are counted in files."""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers.board import Board
+from containers.pool import Pool
+from containers.session import Rules, Session, describe_death
+from containers.signals import Wakeup
+from jobspec.errors import DataError, FoldfleetError
+from jobspec.planning import Task
+from jobspec.rows import Row, make_lost_row
+from jobspec.spec import Limits
+from jobspec.store import Store, open_store
+from jobspec.tasklog import LogState, TaskLog
+
+Act = Callable[[Path, int, tuple[int, ...]], None]
+
+
+def make_row(candidate: int, split: int) -> Row:
+    row = make_lost_row(candidate, split, "k", "", "a", "h", "k")
+    return row | {"state": "ok", "error": None, "scores": {"test_score": 1.0}}  # type: ignore[return-value]
+
+
+def give_up(split: int, family: tuple[int, ...], reason: str) -> list[Row]:
+    return [make_lost_row(c, split, "k", reason, "a", "h", "k") for c in family]
+
+
+@dataclass
+class Serve:
+    """What a worker does: act out the table's entry for this try, then answer one row for each candidate."""
+
+    folder: Path
+    table: dict[int, list[str]] = field(default_factory=dict)
+
+    def __call__(self, message: tuple[int, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+        split, family = message
+        yield "started", None
+        act = self._act(family)
+        yield (
+            "rows",
+            give_up(split, family, "MemoryError")
+            if act == "memory"
+            else [make_row(candidate, split) for candidate in family],
+        )
+
+    def _act(self, family: tuple[int, ...]) -> str:
+        number = next(n for n in itertools.count() if _claim(self.folder / f"{family[0]}-{n}"))
+        acts = self.table.get(family[0], [])
+        act = acts[number] if number < len(acts) else "ok"
+        if act == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif act == "segv":
+            faulthandler.disable()
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif act == "exit":
+            os._exit(3)
+        elif act == "hang":
+            signal.pause()
+        elif act == "refuse":
+            raise DataError("the fold is damaged")
+        elif act == "bug":
+            raise RuntimeError("oops")
+        return act
+
+
+def _claim(path: Path) -> bool:
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return False
+    return True
+
+
+class FakeCloser:
+    def __init__(self) -> None:
+        self.closed: list[int] = []
+
+    def close(self, task: int) -> None:
+        self.closed.append(task)
+
+    def finish(self) -> None:
+        pass
+
+
+@dataclass
+class Desk:
+    """A session over tasks of a store in a temporary folder."""
+
+    store: Store
+    folder: Path
+    tasks: list[Task]
+    limits: Limits = field(default_factory=Limits)
+    workers: int = 2
+    stop_asked: Callable[[], bool] = lambda: False
+    closer: FakeCloser = field(default_factory=FakeCloser)
+
+    def run(self, attempt: str = "a", **table: list[str]) -> bool:
+        serve = Serve(self.folder, {int(name[1:]): acts for name, acts in table.items()})
+        boards = [
+            Board(n, task, TaskLog(self.store, "r", 0, n, attempt), {"host": "h"}) for n, task in enumerate(self.tasks)
+        ]
+        rules = Rules(self.workers, 0.05, self.limits)
+        with Wakeup(signal.SIGUSR1) as wakeup:
+            session = Session(
+                boards,
+                Pool(serve),
+                rules,
+                self.closer,
+                give_up,
+                self.stop_asked,
+                time.monotonic,  # type: ignore[arg-type]
+            )
+            return session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
+
+    def state(self, task: int = 0) -> LogState:
+        return TaskLog(self.store, "r", 0, task, "reader").read()
+
+    def tries(self, candidate: int) -> int:
+        return len(list(self.folder.glob(f"{candidate}-*")))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    (tmp_path / "tries").mkdir()
+    return Desk(
+        open_store(str(tmp_path / "store")),
+        tmp_path / "tries",
+        [Task(0, ((0, 6),)), Task(1, ((0, 3),), ((3, 5),))],
+    )
+
+
+def test_every_cell_gets_its_row_and_every_task_is_closed_once(desk: Desk) -> None:
+    assert desk.run()
+    assert desk.state(0).rows.keys() == set(range(6)) and desk.state(1).rows.keys() == {0, 1, 2, 3, 5}
+    assert sorted(desk.closer.closed) == [0, 1]
+
+
+def test_a_second_session_finds_nothing_to_do(desk: Desk) -> None:
+    assert desk.run() and desk.run(attempt="b")
+    assert desk.tries(0) == 2 and desk.tries(4) == 1, "candidate 0 has a cell on both splits"
+
+
+@pytest.mark.parametrize("how", ["kill", "segv", "exit", "memory"])
+def test_a_dead_worker_costs_its_cell_one_more_try(desk: Desk, how: str) -> None:
+    assert desk.run(c4=[how])
+    assert desk.state(0).rows[4]["state"] == "ok" and desk.tries(4) == 2
+
+
+def test_a_cell_that_kills_its_worker_twice_is_lost_with_the_reason(desk: Desk) -> None:
+    assert desk.run(c4=["kill", "kill", "kill"])
+    row = desk.state(0).rows[4]
+    assert row["state"] == "lost" and "SIGKILL" in str(row["error"]) and desk.tries(4) == 2
+    assert {r["state"] for c, r in desk.state(0).rows.items() if c != 4} == {"ok"}
+
+
+def test_a_cell_over_its_time_is_lost_and_the_rest_goes_on(desk: Desk) -> None:
+    desk.limits = Limits(cell_seconds=0.05)
+    assert desk.run(c4=["hang"])
+    assert "limits.cell_seconds" in str(desk.state(0).rows[4]["error"])
+    assert {r["state"] for c, r in desk.state(0).rows.items() if c != 4} == {"ok"}
+
+
+def test_a_task_over_its_time_loses_what_is_left_of_it(desk: Desk) -> None:
+    desk.limits, desk.workers = Limits(task_seconds=0.2), 1
+    assert desk.run(c4=["hang"])
+    states = {c: row["state"] for c, row in desk.state(0).rows.items()}
+    assert states == {0: "ok", 1: "ok", 2: "ok", 3: "ok", 4: "lost", 5: "lost"}
+    assert desk.state(1).rows.keys() == {0, 1, 2, 3, 5}
+
+
+def test_a_refusal_ends_the_session_with_what_is_finished_kept(desk: Desk) -> None:
+    desk.workers = 1
+    with pytest.raises(DataError, match="damaged"):
+        desk.run(c3=["refuse"])
+    assert desk.state(0).rows.keys() == {0, 1, 2}
+    assert desk.run(attempt="b") and desk.state(0).rows.keys() == set(range(6))
+
+
+def test_a_bug_in_a_worker_is_told_with_its_traceback(desk: Desk) -> None:
+    with pytest.raises(RuntimeError, match="oops"):
+        desk.run(c0=["bug"])
+
+
+def test_a_stop_keeps_finished_cells_and_says_that_it_was_gentle(desk: Desk) -> None:
+    desk.workers = 1
+    desk.stop_asked = lambda: desk.tries(2) > 0
+    assert not desk.run(c2=["hang"])
+    state = desk.state(0)
+    assert state.rows.keys() == {0, 1} and state.deaths(2) == 0
+    desk.stop_asked = lambda: False
+    assert desk.run(attempt="b") and desk.state(0).rows.keys() == set(range(6))
+
+
+def test_cells_in_flight_at_deaths_of_the_whole_attempt_run_alone_then_are_lost(desk: Desk) -> None:
+    for attempt, flying in (("x", [1, 2]), ("y", [1, 2]), ("z", [2])):
+        log = TaskLog(desk.store, "r", 0, 0, attempt)
+        log.read()
+        log.append(in_flight=flying, start={})
+    assert desk.run()
+    rows = desk.state(0).rows
+    assert rows[1]["state"] == "ok" and rows[2]["state"] == "lost" and desk.tries(2) == 1  # split 1 only
+
+
+def test_a_signal_ends_a_wait_at_once(desk: Desk) -> None:
+    desk.workers = 1
+    asked = []
+
+    def ask_by_signal() -> bool:
+        if desk.tries(2) and not asked:
+            asked.append(True)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return False
+
+    desk.stop_asked = ask_by_signal
+    assert not desk.run(c2=["hang"])
+    assert desk.state(0).rows.keys() == {0, 1}
+
+
+def test_the_ways_to_die_are_told_apart() -> None:
+    assert "out of memory" in describe_death(-9)
+    assert "SIGSEGV" in describe_death(-11)
+    assert "exit code 3" in describe_death(3)
+    assert issubclass(DataError, FoldfleetError)
