@@ -1,0 +1,91 @@
+"""From a spec file to a search: load, then recall what an earlier prepare told, else run that step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobspec.engine import current_engine
+from jobspec.inspection import Inspection
+from jobspec.load import LoadedSpec, load
+from jobspec.memo import PrepareOptions, recall
+from jobspec.protocol import prepare_arguments, usable_cpus
+from jobspec.settings import Settings
+from jobspec.spec import Spec
+from jobspec.store import Store
+from submitter.backends import Backend, BackendContext, check_backend, make_backend
+from submitter.search import Search, make_search
+from submitter.talk import say
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a command works with: the user's settings and the store they lead to."""
+
+    settings: Settings
+    store: Store
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A spec that was checked against its data, and the backend that did or would do it."""
+
+    loaded: LoadedSpec
+    inspection: Inspection
+    search: Search
+    backend: Backend
+    workers: int
+
+
+def prepare(desk: Desk, path: Path, options: PrepareOptions, *, on: str, workers: int | None) -> Preparation:
+    """Check everything that can be checked without running a cell.
+
+    The caller closes the backend. Costs no process where the same spec and data were prepared before.
+    """
+    check_backend(on)
+    loaded = load(path)
+    spec = loaded.spec
+    backend = open_backend(desk, spec, on=on, workers=workers, label=spec.name)
+    try:
+        inspection = _inspect(desk, loaded, options, backend)
+    except BaseException:
+        backend.stop()
+        backend.close()
+        raise
+    search = make_search(loaded, inspection)
+    return Preparation(loaded, inspection, search, backend, resolve_workers(desk, spec, workers))
+
+
+def open_backend(desk: Desk, spec: Spec, *, on: str, workers: int | None, label: str) -> Backend:
+    """Return the backend for a spec; it starts nothing yet."""
+    context = BackendContext(
+        settings=desk.settings,
+        store_url=desk.store.url,
+        workers=resolve_workers(desk, spec, workers),
+        numerics=spec.numerics or "native",
+        label=label,
+    )
+    return make_backend(on, context)
+
+
+def resolve_workers(desk: Desk, spec: Spec, given: int | None) -> int:
+    """Return the number of worker processes: flag, environment, the user's file, the spec, usable CPUs."""
+    return given or desk.settings.workers or spec.resources.vcpus or usable_cpus()
+
+
+def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend) -> Inspection:
+    numerics = loaded.spec.numerics or options.numerics
+    engine = current_engine(numerics, loaded.spec.identity())
+    known = recall(loaded, desk.store, engine, options)
+    if known is not None:
+        return known
+    backend.warm()
+    say("Reading the data, computing the splits and checking the candidates ...")
+    assert loaded.path is not None
+    arguments = prepare_arguments(
+        desk.store.url,
+        loaded.path.absolute(),
+        max_folds=options.max_folds,
+        allow_small_classes=options.allow_small_classes,
+    )
+    return Inspection.model_validate(backend.step(arguments))

@@ -1,0 +1,60 @@
+"""Find runs in a store by what a person types."""
+
+from __future__ import annotations
+
+from jobspec.errors import NotFoundError, UsageError
+from jobspec.layout import Layout
+from jobspec.names import closest
+from jobspec.rounds import RoundPlan, latest_round
+from jobspec.store import Store
+
+LATEST = "latest"
+_NAMED = 5
+
+
+def find_run(store: Store, reference: str) -> str:
+    """Return the id of the run that ``reference`` means: an id, a unique prefix of one or of its hash, ``latest``.
+
+    Raises:
+        NotFoundError: no run is meant.
+        UsageError: several are.
+    """
+    runs = store.folders(Layout.runs())
+    if not runs:
+        raise NotFoundError(
+            f"There are no runs in {store.url}. `submit run SPEC` makes one; --store names another store."
+        )
+    if reference in runs:
+        return reference
+    if reference == LATEST:
+        return newest_first(store)[0][0]
+    found = [run for run in runs if run.startswith(reference)] or [
+        run for run in runs if run.rpartition("-")[2].startswith(reference)
+    ]
+    if not found:
+        raise NotFoundError(
+            f"No run in {store.url} is called {reference!r}.{closest(reference, runs)} `submit list` shows them."
+        )
+    if len(found) > 1:
+        listed = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        raise UsageError(f"{reference!r} could be any of {len(found)} runs: {listed}. Type more of it, or `{LATEST}`.")
+    return found[0]
+
+
+def newest_first(store: Store) -> list[tuple[str, RoundPlan, float]]:
+    """Return runs that were planned, with their newest round and when that was committed (seconds since 1970).
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    plans = [(run, plan) for run in store.folders(Layout.runs()) if (plan := latest_round(store, run)) is not None]
+    if not plans:
+        raise NotFoundError(f"No run in {store.url} was ever planned to its end. `submit run SPEC` begins one.")
+    dated = [(run, plan, committed_at(store, plan)) for run, plan in plans]
+    return sorted(dated, key=lambda item: item[2], reverse=True)
+
+
+def committed_at(store: Store, plan: RoundPlan) -> float:
+    """Return when a round was committed, in seconds since 1970."""
+    path = store.local_path(Layout.plan(plan.run_id, plan.round))
+    return path.stat().st_mtime if path is not None else 0.0

@@ -1,0 +1,141 @@
+"""A search that is ready to be planned: where it came from no longer matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jobspec import results, rounds
+from jobspec.candidates import CandidateSpace, FrozenSpace
+from jobspec.engine import current_engine
+from jobspec.errors import NotFoundError
+from jobspec.identity import make_book_id, make_run_id
+from jobspec.inspection import Inspection
+from jobspec.layout import Layout
+from jobspec.load import LoadedSpec, parse
+from jobspec.planning import plan_tasks
+from jobspec.rounds import Draft, RoundPlan
+from jobspec.rows import table_to_parquet
+from jobspec.spec import Spec
+from jobspec.store import Store
+
+
+@dataclass(frozen=True)
+class Search:
+    """The constant part of a run.
+
+    ``fields`` are those of `RoundPlan` that are the same in every round.
+    """
+
+    run_id: str
+    spec: Spec
+    text: bytes
+    space: CandidateSpace
+    fields: dict[str, Any]
+
+    @property
+    def num_candidates(self) -> int:
+        """Return the number of candidates."""
+        return self.space.num_candidates
+
+    @property
+    def num_splits(self) -> int:
+        """Return the number of rows of the split table."""
+        return int(self.fields["num_splits"])
+
+    @property
+    def num_cells(self) -> int:
+        """Return the number of rows of the complete table."""
+        return self.num_candidates * self.num_splits
+
+
+def make_search(loaded: LoadedSpec, inspection: Inspection) -> Search:
+    """Return the search of a spec on prepared data."""
+    spec = loaded.spec
+    space = CandidateSpace(FrozenSpace.from_json(inspection.space))
+    fields = {
+        "run_id": make_run_id(spec, inspection),
+        "book_id": make_book_id(spec, inspection),
+        "engine": inspection.engine,
+        "dataset_id": inspection.dataset_id,
+        "split_id": inspection.split_id,
+        "num_candidates": space.num_candidates,
+        "num_splits": inspection.num_splits,
+        "limits": spec.limits,
+        "unseeded_entries": inspection.unseeded_entries,
+        "scorers": inspection.scorers,
+        "score_kind": inspection.score_kind,
+        "train_score": spec.train_score,
+    }
+    return Search(str(fields["run_id"]), spec, loaded.text, space, fields)
+
+
+def stored_search(store: Store, plan: RoundPlan) -> Search:
+    """Return the search of a run as the store keeps it: no spec file, no data file is read.
+
+    Raises:
+        NotFoundError: the data are no longer in the store.
+    """
+    if not store.exists(Layout.manifest(plan.dataset_id)):
+        raise NotFoundError(
+            f"The data of {plan.run_id} ({plan.dataset_id}) are no longer in {store.url}. "
+            "Run the spec again: `submit run SPEC` stores them anew and computes only what is missing."
+        )
+    text = store.get(Layout.spec(plan.run_id))
+    space = CandidateSpace(rounds.load_space(store, plan.run_id))
+    return Search(plan.run_id, parse(text, "spec.yaml").spec, text, space, _constant_fields(plan))
+
+
+def _constant_fields(plan: RoundPlan) -> dict[str, Any]:
+    names = (
+        "run_id book_id engine dataset_id split_id num_candidates num_splits limits unseeded_entries scorers "
+        "score_kind train_score"
+    )
+    return {name: getattr(plan, name) for name in names.split()}
+
+
+def check_engine(search: Search) -> None:
+    """Refuse to go on with a run that this machine would compute otherwise.
+
+    Raises:
+        NotFoundError: the libraries, the user's modules or the CPU's kernels differ; both are told.
+    """
+    planned = search.fields["engine"]
+    here = current_engine(planned.numerics, search.spec.identity())
+    if here != planned:
+        raise NotFoundError(
+            f"This machine does not compute what {search.run_id} was planned with ({here.difference(planned)}). "
+            "Type `submit run SPEC` for a run of its own here, or install the planned versions and resume."
+        )
+
+
+def keep(store: Store, search: Search) -> Search:
+    """Store the spec and the candidates, and return the search with the candidates that were stored first."""
+    space = rounds.keep_space(store, search.run_id, search.text, search.space.frozen)
+    rounds.register(store, search.fields["book_id"], search.run_id)
+    return replace(search, space=CandidateSpace(space))
+
+
+def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, workers: int, reuse: bool) -> Draft:
+    """Plan everything that is not final yet; without ``reuse``, everything.
+
+    A round without reuse (``--fresh``) belongs to the same run: its rows count because it is the newest round,
+    each cell of it still has exactly one result, and the views change only once it is as complete as they are.
+    """
+    fields = search.fields
+    known = None
+    if reuse:
+        known = results.reusable_rows(store, search.run_id, fields["book_id"], search.space, fields["unseeded_entries"])
+    tasks = plan_tasks(
+        search.num_candidates,
+        search.num_splits,
+        workers,
+        duplicates=search.space.duplicates(),
+        known=results.known_candidates(known),
+    )
+    plan = fields | {
+        "round": 0 if previous is None else previous.round + 1,
+        "num_known": 0 if known is None else known.num_rows,
+        "workers": workers,
+    }
+    return rounds.draft_round(plan, tasks, None if known is None else table_to_parquet(known))

@@ -1,0 +1,116 @@
+"""Where a run stands, read from the store and the locks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from jobspec.layout import Layout
+from jobspec.progress import Progress, ProgressReader
+from jobspec.rounds import RoundPlan
+from jobspec.store import Store
+
+
+class RunState(StrEnum):
+    """The states of a run; every one but the first two can be resumed or is final."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of a run: ``done`` have a final row (``failed`` of them because the fit or a scorer raised)."""
+
+    total: int
+    done: int
+    failed: int
+    lost: int
+
+    @property
+    def over(self) -> bool:
+        """Say whether every cell has a row, final or lost."""
+        return self.done + self.lost >= self.total
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A run at this moment.
+
+    ``view`` is the newest ``best.json``, which an older round may have written. ``progress`` is None where the
+    view says everything already.
+    """
+
+    plan: RoundPlan
+    state: RunState
+    cells: Cells
+    view: dict[str, Any] | None
+    progress: Progress | None
+    starts: tuple[dict[str, Any], ...]
+
+
+def read_view(store: Store, run_id: str) -> dict[str, Any] | None:
+    """Return the summary beside a run's tables, or None before the first reduce."""
+    body = store.get_or_none(Layout.view(run_id, "best.json"))
+    document: dict[str, Any] | None = None if body is None else json.loads(body)
+    return document
+
+
+def is_current(view: dict[str, Any] | None, plan: RoundPlan) -> bool:
+    """Say whether the views were made from this round with a row for every cell."""
+    return view is not None and view["round"] == plan.round and view["cells"]["missing"] == 0
+
+
+def read_standing(store: Store, plan: RoundPlan, refit_scorer: str | None, *, alive: bool) -> Standing:
+    """Look at the newest round of a run."""
+    view = read_view(store, plan.run_id)
+    if not alive and view is not None and is_current(view, plan):
+        return Standing(plan, RunState.FINISHED, _cells_of_view(view), view, None, ())
+    reader = ProgressReader(store, plan, refit_scorer)
+    progress = poll_to_end(reader)
+    cells = cells_of_progress(progress)
+    state = _state(store, plan, cells, alive=alive)
+    return Standing(plan, state, cells, view, progress, tuple(dict(start) for start in reader.starts()))
+
+
+def poll_to_end(reader: ProgressReader) -> Progress:
+    """Read a round's logs until nothing new is found; one poll looks ahead a few tasks only."""
+    progress = reader.poll()
+    while (again := reader.poll()) != progress:
+        progress = again
+    return progress
+
+
+def was_sent(store: Store, plan: RoundPlan) -> bool:
+    """Say whether any array of a round was ever handed to a backend."""
+    return any(store.exists(Layout.handle(plan.run_id, plan.round, j, 0)) for j in range(len(plan.arrays)))
+
+
+def is_cancelled(store: Store, plan: RoundPlan) -> bool:
+    """Say whether somebody asked the round to stop."""
+    return store.exists(Layout.stop(plan.run_id, plan.round))
+
+
+def cells_of_progress(progress: Progress) -> Cells:
+    """Count final rows apart from lost ones."""
+    return Cells(progress.total, progress.done - progress.lost, progress.failed, progress.lost)
+
+
+def _cells_of_view(view: dict[str, Any]) -> Cells:
+    cells = view["cells"]
+    return Cells(cells["total"], cells["done"], cells["failed"], cells["lost"])
+
+
+def _state(store: Store, plan: RoundPlan, cells: Cells, *, alive: bool) -> RunState:
+    if alive:
+        return RunState.RUNNING
+    if cells.over:
+        return RunState.FINISHED
+    if is_cancelled(store, plan):
+        return RunState.CANCELLED
+    return RunState.INTERRUPTED if was_sent(store, plan) else RunState.PLANNED

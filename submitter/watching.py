@@ -1,0 +1,69 @@
+"""Follow a round until it ends, showing how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from jobspec.candidates import describe
+from jobspec.errors import InterruptedRun
+from jobspec.layout import Layout
+from jobspec.progress import Progress, ProgressReader
+from jobspec.rounds import RoundPlan, latest_round
+from jobspec.store import Store
+from submitter.display import Describe, Display, make_display
+from submitter.liveness import Liveness
+from submitter.search import Search
+from submitter.standing import poll_to_end
+
+POLL_SECONDS = 0.3
+
+DisplayFactory: TypeAlias = Callable[[Describe, str], Display]
+"""Makes a display from a function that describes a candidate, and a label."""
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Follows a run; it never changes anything."""
+
+    store: Store
+    liveness: Liveness
+    display: DisplayFactory = make_display
+    sleep: Callable[[float], None] = time.sleep
+
+    def watch(self, search: Search) -> None:
+        """Follow a run that another process drives until nothing of it is alive.
+
+        Raises:
+            InterruptedRun: Ctrl-C; it ends the watching alone.
+        """
+        run_id = search.run_id
+        try:
+            while self.liveness.is_alive():
+                plan = latest_round(self.store, run_id)
+                if plan is None:
+                    self.sleep(POLL_SECONDS)
+                else:
+                    self.follow(search, plan, partial(self._is_over, plan))
+        except KeyboardInterrupt:
+            text = f"Stopped watching; {run_id} goes on in its own process. `submit cancel {run_id}` ends it."
+            raise InterruptedRun(text) from None
+
+    def follow(self, search: Search, plan: RoundPlan, ended: Callable[[float], bool]) -> Progress:
+        """Show progress until ``ended(seconds)``, which waits that long at most, says yes; return the last state."""
+        reader = ProgressReader(self.store, plan, search.spec.refit_scorer())
+        with self.display(lambda index: describe(search.space.candidate(index)), search.spec.name) as display:
+            display.update(reader.poll())
+            while not ended(POLL_SECONDS):
+                display.update(reader.poll())
+            progress = poll_to_end(reader)
+            display.update(progress)
+        return progress
+
+    def _is_over(self, plan: RoundPlan, seconds: float) -> bool:
+        """Say whether the run has ended or gone on to its next round."""
+        self.sleep(seconds)
+        return not self.liveness.is_alive() or self.store.exists(Layout.plan(plan.run_id, plan.round + 1))
