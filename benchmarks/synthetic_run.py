@@ -8,16 +8,16 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobspec.candidates import CandidateSpace, FrozenSpace
-from jobspec.identity import make_book_id, make_cell_key, make_run_id
-from jobspec.inspection import Inspection
-from jobspec.layout import Layout
-from jobspec.load import LoadedSpec, load
-from jobspec.planning import TASKS_PER_WORKER, Task, plan_tasks
-from jobspec.results import schema_of
-from jobspec.rounds import RoundPlan, commit_round, draft_round, keep_space, load_tasks, register
-from jobspec.rows import Row, rows_to_table, table_to_parquet
-from jobspec.store import Store, open_store
+from jobspec.grammar.load import LoadedSpec, load
+from jobspec.runs.results import schema_of
+from jobspec.runs.rounds import RoundPlan, commit_round, draft_round, keep_space, load_tasks, register
+from jobspec.runs.rows import Row, rows_to_table, table_to_parquet
+from jobspec.search.candidates import CandidateSpace, FrozenSpace
+from jobspec.search.identity import make_book_id, make_cell_key, make_run_id
+from jobspec.search.inspection import Inspection
+from jobspec.search.planning import TASKS_PER_WORKER, Task, plan_tasks
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 
 
 def write_run(store: Store, loaded: LoadedSpec, inspection: Inspection, num_tasks: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobspec.errors import ExitCode, FoldfleetError
-from jobspec.store import open_store
+from jobspec.stores.base import open_store
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(options: argparse.Namespace) -> int:
-    from jobspec.load import load
-
     from containers.prepare import PrepareOptions, prepare
+    from jobspec.grammar.load import load
 
     settings = PrepareOptions(allow_small_classes=options.allow_small_classes, max_folds=options.max_folds)
     inspection = prepare(load(options.spec), open_store(options.store), settings)
@@ -69,20 +68,20 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    from containers.work import work
+    from containers.tasks.work import work
 
     return int(work(open_store(options.store), options.run, options.round, options.first_task))
 
 
 def _reduce(options: argparse.Namespace) -> int:
-    from containers.reduce import reduce_run
+    from containers.views.reduce import reduce_run
 
     _answer(reduce_run(open_store(options.store), options.run))
     return ExitCode.OK
 
 
 def _refit(options: argparse.Namespace) -> int:
-    from containers.refit import refit
+    from containers.views.refit import refit
 
     _answer(refit(open_store(options.store), options.run))
     return ExitCode.OK
@@ -91,7 +90,7 @@ def _refit(options: argparse.Namespace) -> int:
 def _host(_: argparse.Namespace) -> int:
     from containers.host import serve
 
-    return serve()
+    return serve(main)
 
 
 def _answer(document: dict[str, Any]) -> None:

@@ -17,16 +17,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from containers.pool import die_with_parent
-from containers.signals import Wakeup
+from containers.tasks.pool import die_with_parent
+from containers.tasks.signals import Wakeup
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
 """How long a step may take to write down what is finished once it was asked to end."""
+
+RunStep = Callable[[list[str]], int]
+"""Carries out a step's command line and returns its exit code."""
 
 _PRELOADED = (
     "sklearn.base",
@@ -36,12 +39,12 @@ _PRELOADED = (
     "sklearn.preprocessing",
     "sklearn.svm",
     "containers.prepare",
-    "containers.refit",
-    "containers.work",
+    "containers.views.refit",
+    "containers.tasks.work",
 )
 
 
-def serve() -> int:
+def serve(run_step: RunStep) -> int:
     """Answer one JSON line for each JSON line on standard input; return when the input ends.
 
     A request is ``{"argv": [...], "env": {...}}``, its answer ``{"exit": n, "stdout": "..."}``. When the input ends
@@ -55,7 +58,7 @@ def serve() -> int:
     with Wakeup(signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD) as wakeup:
         requests = _Requests(wakeup)
         while (request := requests.next()) is not None:
-            answer = _run_step(request, requests)
+            answer = _run_step(request, requests, run_step)
             with contextlib.suppress(BrokenPipeError):
                 answers.write(json.dumps(answer) + "\n")
                 answers.flush()
@@ -99,15 +102,15 @@ class _Requests:
             self._selector.unregister(0)
 
 
-def _run_step(request: Mapping[str, Any], requests: _Requests) -> dict[str, Any]:
+def _run_step(request: Mapping[str, Any], requests: _Requests, run_step: RunStep) -> dict[str, Any]:
     with tempfile.TemporaryFile() as output:
-        child = _fork_step(request, output.fileno())
+        child = _fork_step(request, output.fileno(), run_step)
         exit_code = _await(child, requests)
         output.seek(0)
         return {"exit": exit_code, "stdout": output.read().decode("utf-8", "replace")}
 
 
-def _fork_step(request: Mapping[str, Any], output: int) -> int:
+def _fork_step(request: Mapping[str, Any], output: int, run_step: RunStep) -> int:
     sys.stderr.flush()
     child = os.fork()
     if child:
@@ -115,7 +118,8 @@ def _fork_step(request: Mapping[str, Any], output: int) -> int:
     exit_code = 1
     try:
         die_with_parent(signal.SIGTERM)
-        exit_code = _step(request, output)
+        _become_step(request, output)
+        exit_code = run_step(list(request["argv"]))
     except BaseException:
         log.exception("step_failed argv=%s", request["argv"])
     finally:
@@ -125,9 +129,7 @@ def _fork_step(request: Mapping[str, Any], output: int) -> int:
         os._exit(exit_code)
 
 
-def _step(request: Mapping[str, Any], output: int) -> int:
-    from containers.commands import main
-
+def _become_step(request: Mapping[str, Any], output: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -136,7 +138,6 @@ def _step(request: Mapping[str, Any], output: int) -> int:
     os.dup2(null, 0)
     os.dup2(output, 1)
     os.environ.update(request.get("env", {}))
-    return main(list(request["argv"]))
 
 
 def _await(child: int, requests: _Requests) -> int:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from containers.checks import Problem, check_entries
-from containers.dataset import Dataset, ensure_dataset, open_dataset
-from containers.freeze import FreezeError, freeze
-from containers.scoring import Scoring, make_scoring
-from containers.seeds import is_unseeded
-from containers.shapes import variants
-from containers.splits import Splits, ensure_splits
-from containers.targets import (
+from containers.data.dataset import Dataset, ensure_dataset, open_dataset
+from containers.data.splits import Splits, ensure_splits
+from containers.scikit.checks import Problem, check_entries
+from containers.scikit.freeze import FreezeError, freeze
+from containers.scikit.scoring import Scoring, make_scoring
+from containers.scikit.seeds import is_unseeded
+from containers.scikit.shapes import variants
+from containers.scikit.targets import (
     Roster,
     check_kinds,
     check_methods,
@@ -28,17 +28,17 @@ from containers.targets import (
     check_weights,
     missing_value_warnings,
 )
-from jobspec import problems
-from jobspec.candidates import FrozenSpace
 from jobspec.engine import Engine, current_engine
 from jobspec.errors import SpecError
-from jobspec.inspection import Inspection, Manifest
-from jobspec.layout import Layout
-from jobspec.load import LoadedSpec
-from jobspec.memo import PrepareOptions, is_settled, memo_key, recall, remember, source_path
-from jobspec.spec import CvSpec, RandomSearch, Spec
-from jobspec.store import Store
-from jobspec.values import digest, encode
+from jobspec.grammar import problems
+from jobspec.grammar.load import LoadedSpec
+from jobspec.grammar.spec import CvSpec, RandomSearch, Spec
+from jobspec.grammar.values import digest, encode
+from jobspec.search.candidates import FrozenSpace
+from jobspec.search.inspection import Inspection, Manifest
+from jobspec.search.memo import PrepareOptions, is_settled, memo_key, recall, remember, source_path
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
 
 __all__ = ["PrepareOptions", "prepare"]
 
@@ -115,9 +115,7 @@ def _refuse(loaded: LoadedSpec, found: Sequence[Problem]) -> None:
     collected.raise_any()
 
 
-def _inspect(
-    loaded: LoadedSpec, store: Store, options: PrepareOptions, engine: Engine, checked: Checked
-) -> Inspection:
+def _inspect(loaded: LoadedSpec, store: Store, options: PrepareOptions, engine: Engine, checked: Checked) -> Inspection:
     spec, roster = loaded.spec, checked.roster
     manifest = ensure_dataset(store, spec.data, loaded.folder, extra_columns(spec))
     dataset = open_dataset(store, manifest)

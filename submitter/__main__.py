@@ -7,8 +7,8 @@ import sys
 
 def main() -> int:
     """Carry out the command line and return its exit code."""
-    from submitter.cli import app
-    from submitter.guard import guarded
+    from submitter.cli.app import app
+    from submitter.cli.guard import guarded
 
     arguments = sys.argv[1:]
     rest = [argument for argument in arguments if argument != "--debug"]  # so that it may stand anywhere

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobspec.engine import current_engine
-from jobspec.inspection import Inspection
-from jobspec.load import LoadedSpec, load
-from jobspec.memo import PrepareOptions, recall
+from jobspec.grammar.load import LoadedSpec, load
+from jobspec.grammar.spec import Spec
 from jobspec.protocol import prepare_arguments, usable_cpus
+from jobspec.search.inspection import Inspection
+from jobspec.search.memo import PrepareOptions, recall
 from jobspec.settings import Settings
-from jobspec.spec import Spec
-from jobspec.store import Store
-from submitter.backends import Backend, BackendContext, check_backend, make_backend
+from jobspec.stores.base import Store
+from submitter.backends.base import Backend, BackendContext, check_backend, make_backend
+from submitter.cli.talk import say
 from submitter.search import Search, make_search
-from submitter.talk import say
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Any
 
 from jobspec.errors import InterruptedRun, TryLaterError
 from jobspec.hostlock import HostLock
-from jobspec.layout import Layout
-from jobspec.progress import ProgressReader
 from jobspec.protocol import reduce_arguments, refit_arguments
-from jobspec.rounds import RoundPlan, commit_round, latest_round
-from jobspec.store import Store
-from submitter.backends import ArrayRequest, Backend, Ending
-from submitter.display import make_display
+from jobspec.runs.progress import ProgressReader
+from jobspec.runs.rounds import RoundPlan, commit_round, latest_round
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+from submitter.backends.base import ArrayRequest, Backend, Ending
+from submitter.cli.display import make_display
+from submitter.cli.talk import say
 from submitter.liveness import Liveness
 from submitter.search import Search, draft_next, keep
 from submitter.standing import (
@@ -32,7 +33,6 @@ from submitter.standing import (
     read_view,
     was_sent,
 )
-from submitter.talk import say
 from submitter.watching import POLL_SECONDS, DisplayFactory, Watcher
 
 FORMAT_VERSION = 1

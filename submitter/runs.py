@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from jobspec.errors import NotFoundError, UsageError
-from jobspec.layout import Layout
 from jobspec.names import closest
-from jobspec.rounds import RoundPlan, latest_round
-from jobspec.store import Store
+from jobspec.runs.rounds import RoundPlan, latest_round
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
 
 LATEST = "latest"
 _NAMED = 5

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobspec import results, rounds
-from jobspec.candidates import CandidateSpace, FrozenSpace
 from jobspec.engine import current_engine
 from jobspec.errors import NotFoundError
-from jobspec.identity import make_book_id, make_run_id
-from jobspec.inspection import Inspection
-from jobspec.layout import Layout
-from jobspec.load import LoadedSpec, parse
-from jobspec.planning import plan_tasks
-from jobspec.rounds import Draft, RoundPlan
-from jobspec.rows import table_to_parquet
-from jobspec.spec import Spec
-from jobspec.store import Store
+from jobspec.grammar.load import LoadedSpec, parse
+from jobspec.grammar.spec import Spec
+from jobspec.runs import results, rounds
+from jobspec.runs.rounds import Draft, RoundPlan
+from jobspec.runs.rows import table_to_parquet
+from jobspec.search.candidates import CandidateSpace, FrozenSpace
+from jobspec.search.identity import make_book_id, make_run_id
+from jobspec.search.inspection import Inspection
+from jobspec.search.planning import plan_tasks
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from jobspec.layout import Layout
-from jobspec.progress import Progress, ProgressReader
-from jobspec.rounds import RoundPlan
-from jobspec.store import Store
+from jobspec.runs.progress import Progress, ProgressReader
+from jobspec.runs.rounds import RoundPlan
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
 
 
 class RunState(StrEnum):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from jobspec.candidates import describe
 from jobspec.errors import InterruptedRun
-from jobspec.layout import Layout
-from jobspec.progress import Progress, ProgressReader
-from jobspec.rounds import RoundPlan, latest_round
-from jobspec.store import Store
-from submitter.display import Describe, Display, make_display
+from jobspec.runs.progress import Progress, ProgressReader
+from jobspec.runs.rounds import RoundPlan, latest_round
+from jobspec.search.candidates import describe
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+from submitter.cli.display import Describe, Display, make_display
 from submitter.liveness import Liveness
 from submitter.search import Search
 from submitter.standing import poll_to_end

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobspec.load import load, parse
+from jobspec.grammar.load import load, parse
 
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
 

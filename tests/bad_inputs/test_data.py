@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from containers import readers, readers_csv
-from containers.dataset import ensure_dataset
+from containers.data import readers_csv, sources
+from containers.data.dataset import ensure_dataset
 from jobspec.errors import DataError, ExitCode
-from jobspec.inspection import Manifest
-from jobspec.spec import DataSpec
-from jobspec.store import open_store
+from jobspec.grammar.spec import DataSpec
+from jobspec.search.inspection import Manifest
+from jobspec.stores.base import open_store
 
 GOOD = "a,b,y\n1,2,x\n3,4,y\n5,7,x\n"
 
@@ -287,7 +287,7 @@ def test_damaged_compression_and_parquet(tmp_path: Path) -> None:
 
 
 def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "SMALL_UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(sources, "SMALL_UNPACKED_BYTES", 2**20)
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n" + b"0,0\n" * 10**6))
     refuse(tmp_path, "unpacks from", "250 times", path="t.csv.gz")
     np.savez_compressed(tmp_path / "t.npz", X=np.zeros((1000, 1000)), y=np.arange(1000))
@@ -342,7 +342,7 @@ def test_too_few_rows(tmp_path: Path) -> None:
 def test_a_full_disk_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    from containers.npyfile import NpyWriter
+    from containers.data.npyfile import NpyWriter
     from jobspec.errors import TryLaterError
 
     def fail(self: NpyWriter, rows: Any) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jobspec.candidates import CandidateSpace, FrozenEntry, FrozenSpace
 from jobspec.errors import SpecError
-from jobspec.load import load, parse
-from jobspec.values import EstimatorNode
+from jobspec.grammar.load import load, parse
+from jobspec.grammar.values import EstimatorNode
+from jobspec.search.candidates import CandidateSpace, FrozenEntry, FrozenSpace
 
 HEAD = "name: a\ndata: {builtin: iris}\n"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from jobspec.errors import AccessError, DataError, NotFoundError, UsageError
-from jobspec.folder_store import FolderStore
-from jobspec.store import Store, open_store
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.folder import FolderStore
 
 STORES: dict[str, Callable[[Path], Store]] = {"folder": lambda tmp_path: open_store(str(tmp_path / "store"))}
 

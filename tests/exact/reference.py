@@ -19,18 +19,18 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 
-from containers.build import make_estimator
-from containers.cell import CellRunner
-from containers.dataset import load_manifest
-from containers.foldcache import FoldCache, map_fold
+from containers.data.dataset import load_manifest
+from containers.data.foldcache import FoldCache, map_fold
 from containers.prepare import PrepareOptions, prepare
-from containers.scoring import make_scoring
-from containers.table import aggregate
-from jobspec.candidates import CandidateSpace, FrozenSpace
-from jobspec.inspection import Inspection
-from jobspec.load import parse
-from jobspec.rows import Row
-from jobspec.store import open_store
+from containers.scikit.build import make_estimator
+from containers.scikit.cell import CellRunner
+from containers.scikit.scoring import make_scoring
+from containers.views.table import aggregate
+from jobspec.grammar.load import parse
+from jobspec.runs.rows import Row
+from jobspec.search.candidates import CandidateSpace, FrozenSpace
+from jobspec.search.inspection import Inspection
+from jobspec.stores.base import open_store
 
 Entry = tuple[Any, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 """An estimator and its grid (for a random search: its distributions), as a person would write them in Python."""

@@ -12,7 +12,7 @@ from sklearn import model_selection
 from sklearn.linear_model import Ridge
 from sklearn.naive_bayes import GaussianNB
 
-from jobspec.tables import splitters
+from jobspec.grammar.tables import splitters
 from tests.exact.reference import Search, Table, assert_equal, run_ours, run_reference
 from tests.exact.tables import CLASSES, NUMBERS
 

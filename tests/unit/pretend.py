@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobspec.candidates import CandidateSpace
 from jobspec.engine import current_engine
 from jobspec.errors import FoldfleetError, InterruptedRun
-from jobspec.identity import make_cell_key
-from jobspec.inspection import Inspection
-from jobspec.layout import Layout
-from jobspec.load import parse
-from jobspec.results import read_rows
-from jobspec.rounds import RoundPlan, load_round, load_space, load_tasks, require_round
-from jobspec.rows import Row
-from jobspec.store import Store
-from jobspec.tasklog import TaskLog
-from submitter.backends import ArrayRequest, Ending, Request
+from jobspec.grammar.load import parse
+from jobspec.runs.results import read_rows
+from jobspec.runs.rounds import RoundPlan, load_round, load_space, load_tasks, require_round
+from jobspec.runs.rows import Row
+from jobspec.runs.tasklog import TaskLog
+from jobspec.search.candidates import CandidateSpace
+from jobspec.search.identity import make_cell_key
+from jobspec.search.inspection import Inspection
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+from submitter.backends.base import ArrayRequest, Ending, Request
 from submitter.search import Search, make_search
 
 Judge = Callable[[int, int], str | None]

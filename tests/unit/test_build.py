@@ -12,14 +12,13 @@ from sklearn.model_selection import ParameterSampler, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
-from containers.build import build, freeze_array, generate, load_class, make_estimator, weight_parameter
-from containers.freeze import FreezeError, freeze
-from jobspec.candidates import Candidate, CandidateSpace
+from containers.scikit.build import build, freeze_array, generate, load_class, make_estimator, weight_parameter
+from containers.scikit.freeze import FreezeError, freeze
 from jobspec.errors import SpecError
-from jobspec.load import parse
-from jobspec.spec import Spec
-from jobspec.tables import estimators, functions, objects
-from jobspec.values import (
+from jobspec.grammar.load import parse
+from jobspec.grammar.spec import Spec
+from jobspec.grammar.tables import estimators, functions, objects
+from jobspec.grammar.values import (
     EstimatorNode,
     FunctionNode,
     Generator,
@@ -29,6 +28,7 @@ from jobspec.values import (
     SplitterNode,
     Value,
 )
+from jobspec.search.candidates import Candidate, CandidateSpace
 
 SVC_NODE = EstimatorNode("sklearn.svm.SVC")
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ParameterGrid
 
-from jobspec.candidates import CandidateSpace, Definition, FrozenEntry, FrozenSpace, describe
-from jobspec.values import EstimatorNode, NamedList, NumpyScalar, PipelineNode
+from jobspec.grammar.values import EstimatorNode, NamedList, NumpyScalar, PipelineNode
+from jobspec.search.candidates import CandidateSpace, Definition, FrozenEntry, FrozenSpace, describe
 
 SVC = "sklearn.svm.SVC"
 SCALER = "sklearn.preprocessing.StandardScaler"
@@ -127,7 +127,7 @@ def test_what_is_no_rewriting_stays_an_assignment() -> None:
 
 
 def test_a_folded_candidate_equals_set_params() -> None:
-    from containers.build import build, make_estimator
+    from containers.scikit.build import build, make_estimator
 
     space = make((PIPELINE, [{"scale": ["passthrough", EstimatorNode(SCALER)], "svc__C": [1, 10]}]))
     for candidate in space:

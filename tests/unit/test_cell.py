@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from containers.cell import CellRunner, digest_scores
-from containers.foldcache import Fold
-from containers.scoring import make_scoring
-from jobspec.candidates import CandidateSpace, FrozenEntry, FrozenSpace
-from jobspec.rows import Row
-from jobspec.values import EstimatorNode, PipelineNode, Value
+from containers.data.foldcache import Fold
+from containers.scikit.cell import CellRunner, digest_scores
+from containers.scikit.scoring import make_scoring
+from jobspec.grammar.values import EstimatorNode, PipelineNode, Value
+from jobspec.runs.rows import Row
+from jobspec.search.candidates import CandidateSpace, FrozenEntry, FrozenSpace
 
 MODULE = """
 import random, warnings

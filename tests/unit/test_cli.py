@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from jobspec.errors import LimitError
-from jobspec.rounds import commit_round
-from jobspec.store import open_store
+from jobspec.runs.rounds import commit_round
+from jobspec.stores.base import open_store
 from submitter.__main__ import main
-from submitter.guard import BUG_EXIT, explain, guarded
+from submitter.cli.guard import BUG_EXIT, explain, guarded
 from submitter.search import draft_next, keep
 from tests.unit.pretend import make_pretended_search
 

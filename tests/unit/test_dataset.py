@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from containers import ingest
-from containers.blocks import iter_block_rows
-from containers.dataset import ensure_dataset, load_manifest, open_dataset, verify
-from containers.npyfile import NpyWriter, find_wanted_blocks
+from containers.data import ingest
+from containers.data.blocks import iter_block_rows
+from containers.data.dataset import ensure_dataset, load_manifest, open_dataset, verify
+from containers.data.npyfile import NpyWriter, find_wanted_blocks
 from jobspec.errors import DataError, NotFoundError
-from jobspec.inspection import BLOCK_BYTES, Manifest
-from jobspec.layout import Layout
-from jobspec.spec import DataSpec
-from jobspec.store import Store, open_store
+from jobspec.grammar.spec import DataSpec
+from jobspec.search.inspection import BLOCK_BYTES, Manifest
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 
 SPEC = DataSpec(path="t.npz", target="y")
 

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from jobspec.progress import Best, Progress
-from submitter.display import BarDisplay, LineDisplay, Pace, format_seconds, make_display
+from jobspec.runs.progress import Best, Progress
+from submitter.cli.display import BarDisplay, LineDisplay, Pace, format_seconds, make_display
 
 
 class Clock:

@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import model_selection
 
-from containers import foldbuild, foldcache
-from containers.dataset import Dataset, ensure_dataset, open_dataset
-from containers.foldcache import FoldCache, map_fold
-from containers.npyfile import HEADER_BYTES
-from containers.splits import Splits, ensure_splits
+from containers.data import foldbuild, foldcache
+from containers.data.dataset import Dataset, ensure_dataset, open_dataset
+from containers.data.foldcache import FoldCache, map_fold
+from containers.data.npyfile import HEADER_BYTES
+from containers.data.splits import Splits, ensure_splits
 from jobspec.errors import DataError, TryLaterError
-from jobspec.layout import Layout
-from jobspec.spec import CvSpec, DataSpec
-from jobspec.store import open_store
+from jobspec.grammar.spec import CvSpec, DataSpec
+from jobspec.stores.base import open_store
+from jobspec.stores.layout import Layout
 
 FORK = multiprocessing.get_context("fork")
 
@@ -124,7 +124,7 @@ def test_folds_are_scikit_learns_bit_for_bit(
     matrix[rng.random(matrix.shape) < 0.1] = -0.0
     y = np.array(["no", "maybe"])[np.arange(num_rows) % 2] if labels else np.arange(num_rows) % 2
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("containers.npyfile", "containers.foldbuild"):
+        for module in ("containers.data.npyfile", "containers.data.foldbuild"):
             patch.setattr(f"{module}.BLOCK_BYTES", block)
         host = make_host(tmp_path_factory.mktemp("host"), {"X": matrix, "y": y}, cv)
         splitter = getattr(model_selection, cv.kind)(**cv.params)

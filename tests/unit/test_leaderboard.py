@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from jobspec.errors import NotFoundError
-from jobspec.layout import Layout
-from jobspec.store import Store, open_store
-from submitter.leaderboard import Entry, read_leaderboard
-from submitter.show import format_bytes, format_fit, format_params, leaderboard_table, show_all
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
+from submitter.cli.leaderboard import Entry, read_leaderboard
+from submitter.cli.show import format_bytes, format_fit, format_params, leaderboard_table, show_all
 
 CSV = """\
 "estimator","params","mean_fit_time","mean_test_acc","std_test_acc","rank_test_acc","mean_test_f1","std_test_f1",\

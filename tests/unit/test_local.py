@@ -10,13 +10,13 @@ import pytest
 
 from jobspec.engine import Engine
 from jobspec.errors import DataError, InterruptedRun, TryLaterError, UsageError
-from jobspec.planning import Task
-from jobspec.rounds import RoundPlan, draft_round
+from jobspec.grammar.spec import Limits
+from jobspec.runs.rounds import RoundPlan, draft_round
+from jobspec.search.planning import Task
 from jobspec.settings import Settings
-from jobspec.spec import Limits
-from submitter.backends import ArrayRequest, BackendContext, Request, check_backend, make_backend
-from submitter.hostprocess import HostDiedError, HostProcess, Reply
-from submitter.local import LocalBackend, StepCrashedError
+from submitter.backends.base import ArrayRequest, BackendContext, Request, check_backend, make_backend
+from submitter.backends.hostprocess import HostDiedError, HostProcess, Reply
+from submitter.backends.local import LocalBackend, StepCrashedError
 
 ECHO = """
 import json, sys

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobspec.errors import LimitError
-from jobspec.planning import Task, check_cells, plan_arrays, plan_tasks
+from jobspec.search.planning import Task, check_cells, plan_arrays, plan_tasks
 
 
 @st.composite

@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from containers import prepare as module
+from containers.data.readers import READER_VERSION
 from containers.prepare import PrepareOptions, prepare
-from containers.readers import READER_VERSION
-from jobspec.candidates import CandidateSpace, FrozenSpace
 from jobspec.engine import current_engine
 from jobspec.errors import DataError, LimitError, SpecError
-from jobspec.inspection import Inspection
-from jobspec.load import LoadedSpec, parse
-from jobspec.memo import MEMO_VERSION, memo_key, recall
-from jobspec.store import open_store
+from jobspec.grammar.load import LoadedSpec, parse
+from jobspec.search.candidates import CandidateSpace, FrozenSpace
+from jobspec.search.inspection import Inspection
+from jobspec.search.memo import MEMO_VERSION, memo_key, recall
+from jobspec.stores.base import open_store
 
 SVC = "candidates: [{estimator: sklearn.svm.SVC}]"
 OPTIONS = PrepareOptions()
@@ -67,18 +67,24 @@ REFUSED: dict[str, tuple[str, str]] = {
         "spec.yaml:5:13: The 'C' parameter of SVC must be",
     ),
     "nested": (
-        ("candidates:\n- estimator: sklearn.ensemble.BaggingClassifier\n  params:\n    estimator: "
-        "{estimator: sklearn.tree.DecisionTreeClassifier, params: {max_depth: 0}}"),
+        (
+            "candidates:\n- estimator: sklearn.ensemble.BaggingClassifier\n  params:\n    estimator: "
+            "{estimator: sklearn.tree.DecisionTreeClassifier, params: {max_depth: 0}}"
+        ),
         "The 'max_depth' parameter of DecisionTreeClassifier must be",
     ),
     "conditional": (
-        ("candidates:\n- pipeline: [{clf: sklearn.svm.SVC}]\n  grid:\n  - {clf__C: [1]}\n"
-        "  - {clf: [{estimator: sklearn.neural_network.MLPClassifier}], clf__hidden_layer_sizes: [wide]}"),
+        (
+            "candidates:\n- pipeline: [{clf: sklearn.svm.SVC}]\n  grid:\n  - {clf__C: [1]}\n"
+            "  - {clf: [{estimator: sklearn.neural_network.MLPClassifier}], clf__hidden_layer_sizes: [wide]}"
+        ),
         "spec.yaml:7:89: The 'hidden_layer_sizes' parameter of MLPClassifier must be",
     ),
     "random": (
-        ("search: {kind: random, n_iter: 4, random_state: 0}\ncandidates:\n- estimator: sklearn.svm.SVC\n"
-        "  distributions: {C: {uniform: [-3, -1]}}"),
+        (
+            "search: {kind: random, n_iter: 4, random_state: 0}\ncandidates:\n- estimator: sklearn.svm.SVC\n"
+            "  distributions: {C: {uniform: [-3, -1]}}"
+        ),
         "The 'C' parameter of SVC must be",
     ),
     "not a transformer": (

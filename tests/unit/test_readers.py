@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from containers import readers_csv, readers_npy
-from containers.dataset import Dataset, ensure_dataset, open_dataset
+from containers.data import readers_csv, readers_npy
+from containers.data.dataset import Dataset, ensure_dataset, open_dataset
 from jobspec.errors import DataError
-from jobspec.spec import DataSpec
-from jobspec.store import open_store
+from jobspec.grammar.spec import DataSpec
+from jobspec.stores.base import open_store
 
 TEXT = "a,b,c,label\n1,2.5,true,x\n2,,false,y\n-3,1e-3,TRUE,x\n"
 MATRIX = np.array([[1, 2.5, 1], [2, np.nan, 0], [-3, 1e-3, 1]])

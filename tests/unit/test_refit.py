@@ -15,13 +15,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 
 from containers.prepare import PrepareOptions, prepare
-from containers.refit import MODEL, README, refit
-from jobspec.candidates import FrozenSpace
+from containers.views.refit import MODEL, README, refit
 from jobspec.errors import NotFoundError
-from jobspec.layout import Layout
-from jobspec.load import parse
-from jobspec.rounds import commit_round, draft_round, keep_space
-from jobspec.store import Store, open_store
+from jobspec.grammar.load import parse
+from jobspec.runs.rounds import commit_round, draft_round, keep_space
+from jobspec.search.candidates import FrozenSpace
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 
 SPEC = b"""
 name: iris

@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 
-from jobspec.candidates import CandidateSpace, FrozenEntry, FrozenSpace
 from jobspec.engine import current_engine
 from jobspec.errors import DataError, NotFoundError
-from jobspec.identity import make_cell_key
-from jobspec.layout import Layout
-from jobspec.planning import Task, plan_tasks
-from jobspec.progress import ProgressReader
-from jobspec.results import final_rows, known_candidates, read_rows, reusable_rows
-from jobspec.rounds import (
+from jobspec.grammar.spec import Limits
+from jobspec.grammar.values import EstimatorNode
+from jobspec.runs.progress import ProgressReader
+from jobspec.runs.results import final_rows, known_candidates, read_rows, reusable_rows
+from jobspec.runs.rounds import (
     SHARD_TASKS,
     RoundPlan,
     commit_round,
@@ -26,11 +24,13 @@ from jobspec.rounds import (
     require_round,
     runs_of_book,
 )
-from jobspec.rows import Row, make_lost_row, rows_to_table, table_schema, table_to_parquet
-from jobspec.spec import Limits
-from jobspec.store import Store, open_store
-from jobspec.tasklog import TaskLog
-from jobspec.values import EstimatorNode
+from jobspec.runs.rows import Row, make_lost_row, rows_to_table, table_schema, table_to_parquet
+from jobspec.runs.tasklog import TaskLog
+from jobspec.search.candidates import CandidateSpace, FrozenEntry, FrozenSpace
+from jobspec.search.identity import make_cell_key
+from jobspec.search.planning import Task, plan_tasks
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 
 BOOK = "b-1"
 

@@ -11,10 +11,10 @@ from types import TracebackType
 import pytest
 
 from jobspec.errors import InterruptedRun, TryLaterError
-from jobspec.layout import Layout
-from jobspec.progress import Progress
-from jobspec.rounds import latest_round
-from jobspec.store import Store, open_store
+from jobspec.runs.progress import Progress
+from jobspec.runs.rounds import latest_round
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 from submitter.liveness import Liveness
 from submitter.runner import Outcome, Runner
 from submitter.search import Search

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from jobspec.errors import NotFoundError, UsageError
-from jobspec.layout import Layout
-from jobspec.rounds import commit_round
-from jobspec.store import Store, open_store
+from jobspec.runs.rounds import commit_round
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 from submitter.runs import find_run, newest_first
 from submitter.search import draft_next, keep
 from tests.unit.pretend import make_pretended_search

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from containers.seeds import RULES, is_unseeded
-from jobspec.candidates import FrozenEntry
-from jobspec.tables import estimators, splitters
-from jobspec.values import EstimatorNode, FunctionNode, NamedList, PipelineNode, SplitterNode, Value
+from containers.scikit.seeds import RULES, is_unseeded
+from jobspec.grammar.tables import estimators, splitters
+from jobspec.grammar.values import EstimatorNode, FunctionNode, NamedList, PipelineNode, SplitterNode, Value
+from jobspec.search.candidates import FrozenEntry
 
 
 def node(path: str, **params: Value) -> EstimatorNode:

@@ -14,23 +14,23 @@ from typing import Any
 
 import pytest
 
-from containers.board import Board
-from containers.pool import Pool
-from containers.session import Rules, Session, describe_death
-from containers.signals import Wakeup
+from containers.tasks.board import Board
+from containers.tasks.pool import Pool
+from containers.tasks.session import Rules, Session, describe_death
+from containers.tasks.signals import Wakeup
 from jobspec.errors import DataError, FoldfleetError
-from jobspec.planning import Task
-from jobspec.rows import Row, make_lost_row
-from jobspec.spec import Limits
-from jobspec.store import Store, open_store
-from jobspec.tasklog import LogState, TaskLog
+from jobspec.grammar.spec import Limits
+from jobspec.runs.rows import Row, make_lost_row
+from jobspec.runs.tasklog import LogState, TaskLog
+from jobspec.search.planning import Task
+from jobspec.stores.base import Store, open_store
 
 Act = Callable[[Path, int, tuple[int, ...]], None]
 
 
 def make_row(candidate: int, split: int) -> Row:
     row = make_lost_row(candidate, split, "k", "", "a", "h", "k")
-    return row | {"state": "ok", "error": None, "scores": {"test_score": 1.0}}  # type: ignore[return-value]
+    return row | {"state": "ok", "error": None, "scores": {"test_score": 1.0}}
 
 
 def give_up(split: int, family: tuple[int, ...], reason: str) -> list[Row]:
@@ -117,10 +117,10 @@ class Desk:
                 boards,
                 Pool(serve),
                 rules,
-                self.closer,
+                self.closer,  # type: ignore[arg-type]
                 give_up,
                 self.stop_asked,
-                time.monotonic,  # type: ignore[arg-type]
+                time.monotonic,
             )
             return session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
 
@@ -215,7 +215,7 @@ def test_cells_in_flight_at_deaths_of_the_whole_attempt_run_alone_then_are_lost(
 
 def test_a_signal_ends_a_wait_at_once(desk: Desk) -> None:
     desk.workers = 1
-    asked = []
+    asked: list[bool] = []
 
     def ask_by_signal() -> bool:
         if desk.tries(2) and not asked:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from jobspec.candidates import CandidateSpace
 from jobspec.errors import SpecError
-from jobspec.load import load, parse
-from jobspec.reference import make_json_schema, render_reference
-from jobspec.spec import ScorerSpec, Spec
-from jobspec.tables import estimators, in_allowed_module, splitters
-from jobspec.values import (
+from jobspec.grammar.load import load, parse
+from jobspec.grammar.reference import make_json_schema, render_reference
+from jobspec.grammar.spec import ScorerSpec, Spec
+from jobspec.grammar.tables import estimators, in_allowed_module, splitters
+from jobspec.grammar.values import (
     Distribution,
     EstimatorNode,
     FunctionNode,
@@ -23,6 +22,7 @@ from jobspec.values import (
     PipelineNode,
     SplitterNode,
 )
+from jobspec.search.candidates import CandidateSpace
 
 SPECS = Path(__file__).parents[1] / "specs"
 ROOT = Path(__file__).parents[2]
@@ -213,7 +213,7 @@ def test_every_predicting_estimator_is_accepted() -> None:
 
 
 def test_one_cell_is_enough() -> None:
-    from jobspec.candidates import FrozenEntry, FrozenSpace
+    from jobspec.search.candidates import FrozenEntry, FrozenSpace
 
     entry = candidates("- {estimator: sklearn.svm.SVC}\n")[0]
     assert len(CandidateSpace(FrozenSpace((FrozenEntry(None, entry.definition, ((),)),)))) == 1
@@ -221,7 +221,7 @@ def test_one_cell_is_enough() -> None:
 
 def test_loading_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from jobspec.load import parse;"
+        "import sys; from jobspec.grammar.load import parse;"
         "assert 'ruamel' not in sys.modules;"
         "parse(b'name: a\\ndata: {builtin: iris}\\ncandidates: [{estimator: sklearn.svm.SVC}]', 's.yaml');"
         "heavy = {'numpy', 'sklearn', 'scipy', 'pyarrow', 'typer'} & set(sys.modules); assert not heavy, heavy"
@@ -230,7 +230,7 @@ def test_loading_imports_nothing_heavy() -> None:
 
 
 def test_the_tables_are_those_of_the_installed_scikit_learn() -> None:
-    from containers.freeze_tables import FOLDER, format_table, freeze_tables
+    from containers.scikit.freeze_tables import FOLDER, format_table, freeze_tables
 
     for name, table in freeze_tables().items():
         assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == format_table(table), name

@@ -10,13 +10,13 @@ import pytest
 from sklearn import model_selection
 from sklearn.model_selection import BaseCrossValidator, check_cv
 
-from containers.dataset import Dataset, ensure_dataset, open_dataset
-from containers.splits import Splits, ensure_splits, load_splits
-from containers.splitters import SPLITTERS
+from containers.data.dataset import Dataset, ensure_dataset, open_dataset
+from containers.data.splits import Splits, ensure_splits, load_splits
+from containers.data.splitters import SPLITTERS
 from jobspec.errors import DataError, FoldfleetError, LimitError, NotFoundError, SpecError
-from jobspec.layout import Layout
-from jobspec.spec import CvSpec, DataSpec
-from jobspec.store import open_store
+from jobspec.grammar.spec import CvSpec, DataSpec
+from jobspec.stores.base import open_store
+from jobspec.stores.layout import Layout
 
 NUM_ROWS = 40
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 
-from containers.table import aggregate, aggregate_partial
+from containers.views.table import aggregate, aggregate_partial
 
 scores = hnp.arrays(
     np.float64,

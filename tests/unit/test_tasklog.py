@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobspec.errors import DataError
-from jobspec.layout import Layout
-from jobspec.rows import (
+from jobspec.runs.rows import (
     Row,
     make_lost_row,
     row_from_json,
@@ -19,8 +18,9 @@ from jobspec.rows import (
     table_schema,
     table_to_parquet,
 )
-from jobspec.store import Store, open_store
-from jobspec.tasklog import LogState, TaskLog
+from jobspec.runs.tasklog import LogState, TaskLog
+from jobspec.stores.base import Store, open_store
+from jobspec.stores.layout import Layout
 
 
 def make_row(candidate: int, score: float = 0.5, attempt: str = "a") -> Row:
@@ -161,9 +161,9 @@ class _Memory:
 def test_rows_keep_every_bit_through_json_and_parquet() -> None:
     scores = {"test_a": 0.1 + 0.2, "test_b": -0.0, "train_a": math.nan, "train_b": math.inf}
     row = make_row(1) | {"scores": scores, "warning": "é <script>"}
-    back = row_from_json(json.loads(json.dumps(row_to_json(row), allow_nan=False)))  # type: ignore[arg-type]
+    back = row_from_json(json.loads(json.dumps(row_to_json(row), allow_nan=False)))
     assert repr(back) == repr(row)
-    table = rows_to_table([row], table_schema(["a", "b"], True), {1: 2})  # type: ignore[list-item]
+    table = rows_to_table([row], table_schema(["a", "b"], True), {1: 2})
     (found,) = table_from_parquet(table_to_parquet(table)).to_pylist()
     assert {name: repr(found[name]) for name in scores} == {name: repr(value) for name, value in scores.items()}
     assert found["divergent"] == 2 and found["warning"] == "é <script>"

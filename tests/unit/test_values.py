@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobspec.values import (
+from jobspec.grammar.values import (
     Distribution,
     EstimatorNode,
     FunctionNode,

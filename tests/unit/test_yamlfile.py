@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobspec.errors import SpecError
-from jobspec.yamlfile import MAX_DEPTH, read_yaml, resolve_scalar, to_plain
+from jobspec.grammar.yamlfile import MAX_DEPTH, read_yaml, resolve_scalar, to_plain
 
 
 def read(text: str | bytes) -> Any:

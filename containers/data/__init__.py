@@ -1,0 +1,1 @@
+"""Source files to arrays, arrays to folds that every process of a host maps."""

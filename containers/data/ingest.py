@@ -1,0 +1,231 @@
+"""From a source to the store: hashed, read once, written aside, moved in; the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from containers.data.columns import Selection, finish_side, select_columns
+from containers.data.matrix import MatrixWriter
+from containers.data.npyfile import write_array
+from containers.data.readers import READER_VERSION, find_format, open_file, stat_source
+from containers.data.readers_builtin import BuiltinSource
+from containers.data.sources import Source
+from jobspec.errors import DataError, FoldfleetError
+from jobspec.grammar.spec import DataSpec
+from jobspec.search.inspection import Block, Manifest
+from jobspec.stores.base import Store
+from jobspec.stores.folder import explain_os_error
+from jobspec.stores.layout import Layout
+
+MEMO_VERSION = 1
+"""Raise when a memo's fields change; old memos are then not found, and the data are hashed again."""
+
+RACY_SECONDS = 2.0
+"""A file changed this recently could change again within its time stamp's grain: no memo is kept of it."""
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A source before it is read: its path (None for a built-in set), format, stat and options."""
+
+    name: str
+    path: Path | None
+    kind: str
+    stat: tuple[int, ...]
+    options: dict[str, Any]
+
+    def memo_key(self) -> str:
+        content = [MEMO_VERSION, READER_VERSION, str(self.path), self.stat, self.options]
+        return Layout.source(_digest(content))
+
+
+def ingest(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> str:
+    """Read and store a source if the store has it not yet; return its dataset id (see `dataset.ensure_dataset`)."""
+    origin = _find_origin(data, folder, extra_columns)
+    key = origin.memo_key()
+    memo = store.get_or_none(key)
+    if memo is not None:
+        dataset_id = str(json.loads(memo)["dataset_id"])
+        if store.exists(Layout.manifest(dataset_id)):
+            return dataset_id
+    started = time.time()
+    dataset_id = _ensure(store, data, origin, extra_columns)
+    _refuse_changed(origin)
+    if origin.path is None or started - origin.path.stat().st_mtime > RACY_SECONDS:
+        store.create(key, json.dumps({"format_version": MEMO_VERSION, "dataset_id": dataset_id}).encode())
+    return dataset_id
+
+
+def _find_origin(data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> _Origin:
+    options = {**data.reading_options(), "extra": list(extra_columns)}
+    if data.builtin is not None:
+        from importlib.metadata import version
+
+        options["scikit-learn"] = version("scikit-learn")
+        return _Origin(f"builtin: {data.builtin}", None, "builtin", (), options)
+    path = Path(str(data.path)) if "://" in str(data.path) else (folder / Path(str(data.path)).expanduser()).absolute()
+    stat = stat_source(path)
+    options["format"] = find_format(path, data.format)
+    # The inode and ctime betray a file that was replaced or changed under its old time stamp.
+    stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _Origin(str(path), path, options["format"], stamp, options)
+
+
+def _ensure(store: Store, data: DataSpec, origin: _Origin, extra_columns: tuple[str, ...]) -> str:
+    source = BuiltinSource(str(data.builtin)) if origin.path is None else None
+    digest = _hash_arrays(source.X, source.y) if source is not None else _hash_file(origin)
+    dataset_id = "d-" + _digest([READER_VERSION, digest, origin.options])[:24]
+    if not store.exists(Layout.manifest(dataset_id)):
+        opened = source if origin.path is None and source is not None else open_file(Path(origin.name), origin.kind)
+        selection = select_columns(opened.offer(), data, extra_columns, origin.name)
+        _refuse_text_features(data, selection)
+        _stage(store, opened, selection, data, dataset_id, digest, origin)
+    return dataset_id
+
+
+def _refuse_text_features(data: DataSpec, selection: Selection) -> None:
+    texts = [name for name in selection.features if data.types.get(name) == "string"]
+    if texts:
+        raise DataError(
+            f"The column {texts[0]!r} is declared `string`, but features must be numbers (categories and text are not "
+            f"read yet). Leave it out: `drop: [{texts[0]}]`."
+        )
+
+
+def _stage(
+    store: Store, source: Source, selection: Selection, data: DataSpec, dataset_id: str, digest: str, origin: _Origin
+) -> None:
+    """Read the source once, write its arrays aside, move them into the store, and the manifest last."""
+    dtype = np.dtype(data.dtype) if data.dtype else source.feature_dtype(selection.features)
+    with store.staging() as folder:
+        try:
+            x_block, pieces, warnings = _write_matrix(folder / "X.npy", source, selection, dtype, data.rows)
+            _refuse_few_rows(x_block, origin.name)
+            arrays = {
+                name: finish_side(name, pieces[name], data.types.get(name), source.untyped) for name in selection.sides
+            }
+            sides = _write_sides(folder, selection, arrays)
+        except OSError as error:
+            raise _explained(error, folder) from None
+        _refuse_changed(origin)
+        manifest = Manifest(
+            dataset_id=dataset_id,
+            num_rows=x_block.shape[0],
+            blocks=(x_block,),
+            y=sides["y"],
+            weights=sides.get("weights"),
+            groups=sides.get("groups"),
+            extra={name: sides[f"extra-{i}"] for i, name in enumerate(selection.extra)},
+            target=selection.target,
+            source_digest=digest,
+            reading_options=origin.options,
+            warnings=(*selection.warnings, *warnings),
+        )
+        for block in (x_block, *sides.values()):
+            _move(store, folder, dataset_id, block)
+        store.create(Layout.manifest(dataset_id), manifest.model_dump_json().encode())
+
+
+def _write_matrix(
+    path: Path, source: Source, selection: Selection, dtype: np.dtype[Any], rows: int | None
+) -> tuple[Block, dict[str, list[Any]], tuple[str, ...]]:
+    writer = MatrixWriter(path, dtype, selection.features)
+    pieces: dict[str, list[Any]] = {name: [] for name in selection.sides}
+    try:
+        for chunk in source.chunks(selection, dtype, rows):
+            writer.append(chunk.matrix)
+            for name, values in chunk.sides.items():
+                pieces[name].append(values)
+        block, warnings = writer.close()
+    finally:
+        writer.abort()
+    return block, pieces, warnings
+
+
+def _refuse_few_rows(block: Block, name: str) -> None:
+    if block.shape[0] < 2:
+        rows = "1 row" if block.shape[0] else "0 rows"
+        raise DataError(
+            f"{name} has {rows} of data. Cross-validation needs at least two: check `data.path` and `data.rows`."
+        )
+
+
+def _write_sides(folder: Path, selection: Selection, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Block]:
+    blocks = {"y": write_array(folder, "y", arrays[selection.target])}
+    if selection.weights is not None:
+        blocks["weights"] = write_array(folder, "weights", _check_weights(selection.weights, arrays[selection.weights]))
+    if selection.groups is not None:
+        blocks["groups"] = write_array(folder, "groups", arrays[selection.groups])
+    for i, name in enumerate(selection.extra):
+        blocks[f"extra-{i}"] = write_array(folder, f"extra-{i}", arrays[name])
+    return blocks
+
+
+def _check_weights(name: str, weights: NDArray[Any]) -> NDArray[Any]:
+    if weights.dtype.kind not in "biuf":
+        raise DataError(f"The weights column {name!r} holds text such as {str(weights[0])!r}; weights must be numbers.")
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        raise DataError(
+            f"The weights column {name!r} holds {weights[row]} in row {row + 1}; weights cannot be negative."
+        )
+    return weights.astype(np.float64)
+
+
+def _move(store: Store, folder: Path, dataset_id: str, block: Block) -> None:
+    """Move an array into the store; another process may have put the same bytes there before."""
+    key = Layout.block(dataset_id, block.file)
+    if not store.create_file(key, folder / block.file) and store.size(key) != block.nbytes:
+        raise DataError(
+            f"The stored object {key!r} has {store.size(key)} bytes, {block.nbytes} are expected. Delete that "
+            "dataset's folder in the store and run the same command again."
+        )
+
+
+def _refuse_changed(origin: _Origin) -> None:
+    if origin.path is None:
+        return
+    stat = stat_source(origin.path)
+    now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    if now != origin.stat:
+        raise DataError(
+            f"{origin.name} changed while it was being read. Run the same command again when it is complete."
+        )
+
+
+def _hash_file(origin: _Origin) -> str:
+    buffer = bytearray(2**20)
+    digest = hashlib.sha256()
+    try:
+        with Path(origin.name).open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(memoryview(buffer)[:count])
+    except OSError as error:
+        raise DataError(f"{origin.name} cannot be read: {error.strerror}. Check the file and its disk.") from None
+    return digest.hexdigest()
+
+
+def _hash_arrays(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _explained(error: OSError, folder: Path) -> FoldfleetError | OSError:
+    written = sum(entry.stat().st_size for entry in os.scandir(folder))
+    return explain_os_error(error, folder, written)

@@ -1,0 +1,1 @@
+"""Working on tasks: a parent that never fits, and workers that do."""

@@ -1,0 +1,228 @@
+"""Work through the tasks of an array on one host: a parent that never fits, and workers that do.
+
+The parent only answers signals, hands out families, writes parts and watches limits. It has one thread and calls no
+numeric code, so that it can fork a new worker at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from containers.tasks.board import Board, Family
+from containers.tasks.closer import Closer
+from containers.tasks.pool import Answer, Pool
+from jobspec.errors import FoldfleetError
+from jobspec.grammar.spec import Limits
+from jobspec.runs.rows import Row
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+"""The longest the parent sleeps: how late a request to stop is seen."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a session may do."""
+
+    workers: int
+    flush_seconds: float
+    limits: Limits
+
+
+@dataclass
+class Session:
+    """Run boards to their end.
+
+    Args:
+        boards: tasks in the order in which they are opened.
+        pool: where families are fitted; it answers ``started``, ``rows``, ``refused`` and ``bug``.
+        closer: folds the logs of finished boards.
+        give_up: makes the rows of cells that could not be finished: (split, family, reason) -> rows.
+        stop_asked: looked at once a tick, such as for a cancelled round.
+        now: the clock, in seconds.
+    """
+
+    boards: Sequence[Board]
+    pool: Pool
+    rules: Rules
+    closer: Closer
+    give_up: Callable[[int, Family, str], list[Row]]
+    stop_asked: Callable[[], bool]
+    now: Callable[[], float]
+    _unopened: deque[Board] = field(default_factory=deque)
+    _open: list[Board] = field(default_factory=list)
+    _idle: list[int] = field(default_factory=list)
+    _hands: dict[int, tuple[Board, Family]] = field(default_factory=dict)
+    _asked: float = float("-inf")
+
+    def run(self, wakeup: int, signalled: Callable[[], bool]) -> bool:
+        """Work until everything is finished or a stop is asked for; return whether all is finished.
+
+        Args:
+            wakeup: a file descriptor that can be read when a signal has come.
+            signalled: says whether such a signal asks to stop.
+
+        Raises:
+            FoldfleetError: a worker found that the work cannot go on, such as a full disk.
+        """
+        self._unopened.extend(self.boards)
+        try:
+            while not self._finished():
+                self._assign()
+                self._flush()
+                if signalled() or self._stop_is_asked():
+                    self._stop()
+                    return False
+                for answer in self.pool.wait(self._patience(), wakeup) if not self._finished() else ():
+                    self._hear(answer)
+                self._enforce_limits()
+            self._flush()
+            self.closer.finish()
+            return True
+        finally:
+            self.pool.close()
+
+    def _finished(self) -> bool:
+        return not self._unopened and not self._open
+
+    def _patience(self) -> float:
+        return min(TICK_SECONDS, self.rules.flush_seconds)
+
+    def _stop_is_asked(self) -> bool:
+        if self.now() - self._asked < TICK_SECONDS:
+            return False
+        self._asked = self.now()
+        return self.stop_asked()
+
+    def _assign(self) -> None:
+        """Hand families to idle workers, opening tasks and forking workers as they are needed."""
+        while len(self._hands) < self.rules.workers and (work := self._next_family()) is not None:
+            board, family = work
+            worker = self._idle.pop() if self._idle else self.pool.start()
+            self._hands[worker] = (board, family)
+            self.pool.send(worker, (board.task.split, family))
+
+    def _next_family(self) -> tuple[Board, Family] | None:
+        for board in self._open:
+            if (family := board.take()) is not None:
+                return board, family
+        while self._unopened:
+            board = self._unopened.popleft()
+            self._open_board(board)
+            if (family := board.take()) is not None:
+                return board, family
+        return self._next_suspect()
+
+    def _next_suspect(self) -> tuple[Board, Family] | None:
+        """Return a family that must run alone, once nothing else is in hand."""
+        for board in self._open if not self._hands else ():
+            if (family := board.take_suspect()) is not None:
+                return board, family
+        return None
+
+    def _open_board(self, board: Board) -> None:
+        board.open(self.now())
+        self._open.append(board)
+        for family in board.doomed:
+            self._lose(board, family, "in flight at three deaths of its task")
+        board.doomed.clear()
+
+    def _flush(self) -> None:
+        now = self.now()
+        for board in list(self._open):
+            if board.due(now, self.rules.flush_seconds):
+                board.flush(now)
+            if board.finished:
+                self._open.remove(board)
+                self.closer.close(board.number)
+
+    def _hear(self, answer: Answer) -> None:
+        board, family = self._hands.get(answer.worker, (None, None))
+        if answer.event == "refused":
+            self._stop()
+            raise FoldfleetError.from_json(answer.payload)
+        if answer.event == "bug":
+            self._stop()
+            raise RuntimeError(f"a worker failed outside of a fit:\n{answer.payload}")
+        if board is None or family is None:
+            return
+        if answer.event == "started":
+            board.start(family, self.now())
+        elif answer.event == "rows":
+            self._free(answer.worker)
+            self._land(board, family, answer.payload)
+        elif answer.event == "died":
+            del self._hands[answer.worker]
+            self._crash(board, family, answer.payload)
+
+    def _free(self, worker: int) -> None:
+        del self._hands[worker]
+        self._idle.append(worker)
+
+    def _land(self, board: Board, family: Family, rows: list[Row]) -> None:
+        """Take rows; a fit that ran out of memory without being killed is tried once more, alone, too."""
+        lost = any(row["state"] == "lost" for row in rows)
+        if not (lost and board.crash(family)):
+            board.land(family, rows)
+
+    def _crash(self, board: Board, family: Family, exit_code: int) -> None:
+        reason = describe_death(exit_code)
+        log.warning("worker_died task=%d candidates=%s reason=%s", board.number, family, reason)
+        if not board.crash(family):
+            self._lose(board, family, f"{reason}, twice, the second time alone on the machine")
+
+    def _lose(self, board: Board, family: Family, reason: str) -> None:
+        board.land(family, self.give_up(board.task.split, family, reason))
+
+    def _enforce_limits(self) -> None:
+        now, limits = self.now(), self.rules.limits
+        for board in list(self._open):
+            for family in board.overdue(now, limits.cell_seconds):
+                self._kill(board, family, f"over its time limit (limits.cell_seconds: {limits.cell_seconds:g})")
+            if limits.task_seconds is not None and now - (board.opened or now) > limits.task_seconds:
+                self._end_task(
+                    board, f"its task was over the time limit (limits.task_seconds: {limits.task_seconds:g})"
+                )
+
+    def _end_task(self, board: Board, reason: str) -> None:
+        for family in board.flying:
+            self._kill(board, family, reason)
+        for family in board.give_up():
+            self._lose(board, family, reason)
+
+    def _kill(self, board: Board, family: Family, reason: str) -> None:
+        worker = next(number for number, hand in self._hands.items() if hand == (board, family))
+        self.pool.kill(worker)
+        del self._hands[worker]
+        self._lose(board, family, reason)
+
+    def _stop(self) -> None:
+        """Keep what is finished, give up what is in flight."""
+        for answer in self.pool.drain():
+            if answer.event == "rows" and answer.worker in self._hands:
+                board, family = self._hands.pop(answer.worker)
+                board.land(family, answer.payload)
+        self.pool.close()
+        for board in self._open:
+            board.flush(self.now(), end="stopped")
+
+
+def describe_death(exit_code: int) -> str:
+    """Say in words how a worker ended."""
+    if exit_code == -signal.SIGKILL:
+        return "the worker was killed (SIGKILL; out of memory is the usual cause)"
+    if exit_code < 0:
+        return f"the worker was killed by {signal.Signals(-exit_code).name}"
+    return f"the worker ended itself with exit code {exit_code}"
+
+
+def describe_host() -> dict[str, str | int]:
+    """Return what a start row says of the place where an attempt runs."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

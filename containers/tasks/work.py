@@ -1,0 +1,153 @@
+"""The work step: one task, or all tasks of an array on this host, as one process tree."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from containers.data.dataset import load_manifest
+from containers.data.folds import FoldHolder
+from containers.scikit.cell import CellRunner, Origin
+from containers.scikit.scoring import make_scoring
+from containers.tasks.board import Board
+from containers.tasks.closer import Closer
+from containers.tasks.pool import Pool
+from containers.tasks.session import Rules, Session, describe_host
+from containers.tasks.signals import Wakeup
+from jobspec.engine import current_engine, numeric_environment
+from jobspec.errors import ExitCode, NotFoundError, TryLaterError
+from jobspec.grammar.load import parse
+from jobspec.hostlock import HostLock
+from jobspec.protocol import (
+    ARRAY_INDEX,
+    DEFAULT_FLUSH_SECONDS,
+    FLUSH_SECONDS,
+    LOG_STREAM,
+    NUM_TASKS,
+    array_lock,
+    usable_cpus,
+)
+from jobspec.runs.rounds import RoundPlan, load_round, load_space, load_tasks
+from jobspec.runs.rows import Row, make_lost_row
+from jobspec.runs.tasklog import TaskLog
+from jobspec.search.candidates import CandidateSpace
+from jobspec.settings import load_settings
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+
+log = logging.getLogger(__name__)
+
+
+def work(store: Store, run_id: str, round_index: int, first_task: int) -> ExitCode:
+    """Work on the task(s) that the environment names; idempotent, safe to run twice at once.
+
+    Returns:
+        OK when every cell has a row (a failed or lost cell is a row), INTERRUPTED when it was asked to stop.
+
+    Raises:
+        TryLaterError: another process of this host serves the same run's arrays.
+        NotFoundError: this machine's libraries are not those of the plan.
+    """
+    plan = load_round(store, run_id, round_index)
+    first = first_task + int(os.environ.get(ARRAY_INDEX, "0"))
+    count = int(os.environ.get(NUM_TASKS, "0"))
+    lock = HostLock(array_lock(load_settings().cache, store.url, run_id))
+    if count and not lock.acquire():
+        raise TryLaterError(
+            f"Another process of this machine is working on {run_id}. `submit watch {run_id}` follows it."
+        )
+    with Wakeup(signal.SIGTERM, signal.SIGINT) as wakeup:
+        session = _make_session(store, plan, first, max(count, 1))
+        finished = session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
+    return ExitCode.OK if finished else ExitCode.INTERRUPTED
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker needs; it is built before the first fork, and shared by all workers of the host."""
+
+    runner: CellRunner
+    folds: FoldHolder
+
+    def serve(self, message: tuple[int, tuple[int, ...]]) -> Iterator[tuple[str, Any]]:
+        """Fit and score one family: answer when the fold is there, then with the rows."""
+        split, family = message
+        fold = self.folds.get(split)
+        yield "started", None
+        yield "rows", self.runner.run(fold, split, family, writable=self.folds.writable)
+
+
+def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Session:
+    spec = parse(store.get(Layout.spec(plan.run_id)), "spec.yaml").spec
+    _check_engine(plan, spec.identity())
+    attempt = uuid.uuid4().hex
+    origin = Origin(attempt, str(describe_host()["host"]), plan.engine.kernel)
+    space = CandidateSpace(load_space(store, plan.run_id))
+    manifest = load_manifest(store, plan.dataset_id)
+    runner = CellRunner(
+        space,
+        make_scoring(spec.scoring),
+        train_score=plan.train_score,
+        use_weights=manifest.weights is not None,
+        run_salt=plan.run_id,
+        unseeded_entries=plan.unseeded_entries,
+        origin=origin,
+    )
+    settings = load_settings()
+    place = Workplace(runner, FoldHolder(settings.cache, store, manifest, plan.split_id))
+    closer = Closer(store, plan)
+    gc.collect()
+    gc.freeze()  # keeps the pages that workers share from being written by the garbage collector
+
+    def give_up(split: int, family: tuple[int, ...], reason: str) -> list[Row]:
+        return [
+            make_lost_row(c, split, runner.key(c), reason, origin.attempt, origin.host, origin.kernel) for c in family
+        ]
+
+    return Session(
+        boards=list(_boards(store, plan, first, count, attempt)),
+        pool=Pool(place.serve),
+        rules=Rules(
+            workers=settings.workers or usable_cpus(),
+            flush_seconds=float(os.environ.get(FLUSH_SECONDS, DEFAULT_FLUSH_SECONDS)),
+            limits=plan.limits,
+        ),
+        closer=closer,
+        give_up=give_up,
+        stop_asked=lambda: store.exists(Layout.stop(plan.run_id, plan.round)),
+        now=time.monotonic,
+    )
+
+
+def _boards(store: Store, plan: RoundPlan, first: int, count: int, attempt: str) -> Iterator[Board]:
+    start = {
+        **describe_host(),
+        "kernel": plan.engine.kernel,
+        "log": os.environ.get(LOG_STREAM),
+        "time": time.time(),
+    }
+    for number, task in enumerate(load_tasks(store, plan, first, count), first):
+        if not store.exists(Layout.done(plan.run_id, plan.round, number)):
+            yield Board(number, task, TaskLog(store, plan.run_id, plan.round, number, attempt), start)
+
+
+def _check_engine(plan: RoundPlan, identity: Mapping[str, Any]) -> None:
+    pins = numeric_environment(plan.engine.numerics)
+    if missing := [name for name, value in pins.items() if os.environ.get(name) != value]:
+        raise NotFoundError(
+            f"{plan.run_id} was planned with `numerics: {plan.engine.numerics}`, but this process was started without "
+            f"{', '.join(missing)}. Start it through `submit`, which sets them."
+        )
+    engine = current_engine(plan.engine.numerics, identity)
+    if engine != plan.engine:
+        raise NotFoundError(
+            f"This machine does not compute what {plan.run_id} was planned with ({engine.difference(plan.engine)}). "
+            "Run the spec again here for a run of its own, or install the planned versions and resume."
+        )

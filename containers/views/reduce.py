@@ -1,0 +1,139 @@
+"""The reduce step: results in, views out. It may run early and twice; views never lose a cell."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from containers.views.cv_table import Grid, make_cv_results, make_grid
+from containers.views.table import Aggregate
+from jobspec.grammar.load import parse
+from jobspec.grammar.spec import Spec
+from jobspec.grammar.values import plain
+from jobspec.runs.results import RoundRows, read_rows
+from jobspec.runs.rounds import RoundPlan, load_space, require_round
+from jobspec.runs.rows import table_to_parquet
+from jobspec.search.candidates import CandidateSpace, describe
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+FILES = {"cv_results": "cv_results.parquet", "cv_results_csv": "cv_results.csv", "best": "best.json"}
+
+MAX_NAMED = 20
+"""Missing cells named in the summary; all of them are in the table as empty scores."""
+
+
+def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
+    """Make the views of a run from its newest round and return a summary.
+
+    Cells without a row are counted and named all at once, never passed over: a partial table says
+    ``complete: false`` and ranks by the folds that are finished for all candidates.
+    """
+    plan = require_round(store, run_id)
+    spec = parse(store.get(Layout.spec(run_id)), "spec.yaml").spec
+    space = CandidateSpace(load_space(store, run_id))
+    rows = read_rows(store, plan)
+    grid = make_grid(rows.table, plan.num_candidates, plan.num_splits)
+    _fold_round(store, plan, rows)
+    table, summaries = make_cv_results(grid, space, plan.scorers, train_score=plan.train_score)
+    summary = _summary(plan, grid) | {"best": _best(spec, plan, space, summaries)}
+    if _would_lose_cells(store, run_id, summary):
+        log.info("views_kept run=%s reason=they hold more cells", run_id)
+    else:
+        _write_views(store, run_id, table, summary)
+    return summary | {"files": {name: _place(store, run_id, file) for name, file in FILES.items()}}
+
+
+def _fold_round(store: Store, plan: RoundPlan, rows: RoundRows) -> None:
+    """Keep a complete round as one object, so that later readers need one read."""
+    key = Layout.all(plan.run_id, plan.round)
+    if not rows.open_tasks and plan.num_tasks > 1 and not store.exists(key):
+        store.create(key, table_to_parquet(rows.table))
+
+
+def _summary(plan: RoundPlan, grid: Grid) -> dict[str, Any]:
+    states = np.asarray(grid.table["state"].to_pylist(), dtype=object)
+    used = np.unique(grid.position[grid.finished])
+    missing = np.argwhere(~grid.finished)
+    cpu_s = grid.matrix("cpu_s")
+    shared = np.append(grid.table["shared_fit"].to_numpy(zero_copy_only=False).astype(bool), False)[grid.position]
+    return {
+        "format_version": FORMAT_VERSION,
+        "run_id": plan.run_id,
+        "round": plan.round,
+        "complete": grid.complete,
+        "cells": {
+            "total": plan.num_cells,
+            "done": int(grid.finished.sum()),
+            "failed": int((states[used] == "fit_error").sum()),
+            "lost": int(grid.lost.sum()),
+            "missing": int(len(missing) - grid.lost.sum()),
+        },
+        "missing": [{"candidate": int(c), "split": int(s)} for c, s in missing[:MAX_NAMED]],
+        "divergent": int(np.sum(grid.table["divergent"].to_numpy(zero_copy_only=False))),
+        "seconds": {"fit": float(np.nansum(np.where(shared, 0.0, cpu_s)))},
+        "first_error": next((text for text in grid.table["error"].to_pylist() if text), None),
+        "num_warnings": int(np.sum(grid.table["num_warnings"].to_numpy(zero_copy_only=False))),
+    }
+
+
+def _best(spec: Spec, plan: RoundPlan, space: CandidateSpace, summaries: dict[str, Aggregate]) -> dict[str, Any] | None:
+    """Return the first candidate of rank 1, or None where every candidate failed or none can be compared."""
+    scorer = spec.refit_scorer() or plan.scorers[0]
+    summary = summaries[scorer]
+    if summary.rank is None or not len(summary.rank):
+        return None
+    index = int(np.flatnonzero(summary.rank == 1)[0])
+    if np.isnan(summary.mean[index]):
+        return None
+    candidate = space.candidate(index)
+    return {
+        "candidate": index,
+        "estimator": describe(candidate),
+        "params": {name: plain(value) for name, value in candidate.assignments.items()},
+        "refit": spec.refit_scorer(),
+        "ranked_by": scorer,
+        "mean_test_score": float(summary.mean[index]),
+        "std_test_score": float(summary.std[index]),
+        "scores": {name: float(one.mean[index]) for name, one in summaries.items()},
+        "folds_used": summary.folds_used,
+    }
+
+
+def _would_lose_cells(store: Store, run_id: str, summary: dict[str, Any]) -> bool:
+    body = store.get_or_none(Layout.view(run_id, "best.json"))
+    before = json.loads(body) if body else None
+    return before is not None and before["cells"]["done"] > summary["cells"]["done"]
+
+
+def _write_views(store: Store, run_id: str, table: pa.Table, summary: dict[str, Any]) -> None:
+    """Write the tables first and best.json last: it says what the others hold."""
+    with store.staging() as folder:
+        _write_parquet(table, folder / "cv_results.parquet")
+        pyarrow.csv.write_csv(table, folder / "cv_results.csv")
+        for name in ("cv_results.parquet", "cv_results.csv"):
+            store.put_file(Layout.view(run_id, name), folder / name)
+    before = json.loads(store.get_or_none(Layout.view(run_id, "best.json")) or b"{}")
+    same_best = (before.get("best") or {}).get("candidate") == (summary["best"] or {}).get("candidate")
+    kept = {"model": before["model"]} if same_best and before.get("complete") and "model" in before else {}
+    store.put(Layout.view(run_id, "best.json"), json.dumps(summary | kept, indent=1).encode())
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
+
+
+def _place(store: Store, run_id: str, name: str) -> str:
+    key = Layout.view(run_id, name)
+    path = store.local_path(key)
+    return str(path) if path is not None else f"{store.url}/{key}"

@@ -1,0 +1,1 @@
+"""The language of a spec: YAML in, frozen and checked models out."""

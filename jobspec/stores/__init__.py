@@ -1,0 +1,1 @@
+"""Where objects lie, and under which keys."""

@@ -1,0 +1,93 @@
+"""Rows of a leaderboard out of ``cv_results.csv``: read by rank, nothing computed again."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobspec.errors import NotFoundError
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+
+_MEAN = "mean_test_"
+_UNRANKED = 2**31
+_LONGEST_FIELD = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate; scores are by scorer name, None where it has none."""
+
+    rank: int | None
+    candidate: int
+    estimator: str
+    params: dict[str, Any]
+    means: dict[str, float | None]
+    stds: dict[str, float | None]
+    fit_s: float | None
+    error: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Encode for ``--json``."""
+        return {
+            "rank": self.rank,
+            "candidate": self.candidate,
+            "estimator": self.estimator,
+            "params": self.params,
+            "mean_test": self.means,
+            "std_test": self.stds,
+            "mean_fit_time": self.fit_s,
+            "error": self.error,
+        }
+
+
+def read_leaderboard(store: Store, run_id: str, ranked_by: str | None, top: int) -> list[Entry]:
+    """Return the ``top`` best candidates of a run's table, in scikit-learn's order among equals.
+
+    Args:
+        store: where the run lies.
+        run_id: the run.
+        ranked_by: the scorer whose ranks count; None: the table's first.
+        top: how many.
+
+    Raises:
+        NotFoundError: the run has no table yet.
+    """
+    body = store.get_or_none(Layout.view(run_id, "cv_results.csv"))
+    if body is None:
+        raise NotFoundError(
+            f"{run_id} has no table yet. `submit resume {run_id}` finishes it; `submit cancel {run_id}` makes a table "
+            "of what there is."
+        )
+    csv.field_size_limit(_LONGEST_FIELD)
+    rows = csv.DictReader(io.StringIO(body.decode("utf-8")))
+    scorers = [name.removeprefix(_MEAN) for name in rows.fieldnames or () if name.startswith(_MEAN)]
+    chosen = ranked_by if ranked_by in scorers else scorers[0]
+    entries = _entries(rows, scorers, chosen)
+    return heapq.nsmallest(top, entries, key=lambda entry: (entry.rank or _UNRANKED, entry.candidate))
+
+
+def _entries(rows: Iterator[Mapping[str, str]], scorers: list[str], ranked_by: str) -> Iterator[Entry]:
+    for index, row in enumerate(rows):
+        yield Entry(
+            rank=int(row[f"rank_test_{ranked_by}"]) if row[f"rank_test_{ranked_by}"] else None,
+            candidate=index,
+            estimator=row["estimator"],
+            params=json.loads(row["params"]),
+            means={name: _number(row[f"mean_test_{name}"]) for name in scorers},
+            stds={name: _number(row[f"std_test_{name}"]) for name in scorers},
+            fit_s=_number(row["mean_fit_time"]),
+            error=row["error"] or None,
+        )
+
+
+def _number(text: str) -> float | None:
+    if not text:
+        return None
+    number = float(text)
+    return None if number != number else number  # noqa: PLR0124 - NaN is the one number that differs from itself

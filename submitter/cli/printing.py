@@ -1,0 +1,147 @@
+"""Answers for a person, on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobspec.search.inspection import Inspection
+from jobspec.stores.base import Store
+from submitter.cli.display import count, format_seconds
+from submitter.cli.leaderboard import Entry, read_leaderboard
+from submitter.cli.show import (
+    dim,
+    facts_table,
+    format_bytes,
+    format_time,
+    is_narrow,
+    leaderboard_table,
+    short_path,
+    show_all,
+)
+from submitter.cli.talk import write
+
+if TYPE_CHECKING:
+    from submitter.backends.base import Request
+    from submitter.runner import Outcome
+
+TOP = 8
+"""Rows of the leaderboard after a run; `submit results --top N` shows more."""
+
+Fact = tuple[str, str]
+
+
+def print_outcome(store: Store, outcome: Outcome, document: dict[str, Any]) -> None:
+    """Print what a run found: its leaderboard, the winner, and where everything lies."""
+    best = outcome.summary["best"]
+    entries = read_leaderboard(store, outcome.plan.run_id, best and best["ranked_by"], TOP)
+    facts = [("run", _headline(document)), *_best_facts(best), *_problem_facts(document), *_file_facts(document)]
+    print_leaderboard(entries, best and best["ranked_by"], outcome.plan.num_candidates)
+    show_all("", facts_table(facts))
+
+
+def print_leaderboard(entries: Sequence[Entry], ranked_by: str | None, num_candidates: int) -> None:
+    """Print the best candidates, and how many more there are."""
+    more = num_candidates - len(entries)
+    table = leaderboard_table(entries, ranked_by, with_times=not is_narrow())
+    show_all(table, *([dim(f"... and {more:,} more")] if more else []))
+
+
+def print_plan(document: dict[str, Any], inspection: Inspection, request: Request | None) -> None:
+    """Print what a run would compute, and the request that would be sent."""
+    if request is not None:
+        write(json.dumps(request.to_json(), indent=2))
+        return
+    show_all(facts_table(list(_plan_facts(document, inspection))))
+
+
+def _plan_facts(document: dict[str, Any], inspection: Inspection) -> Iterator[Fact]:
+    yield "run", document["run_id"]
+    yield (
+        "data",
+        (
+            f"{inspection.num_rows:,} rows x {inspection.num_features:,} features, {format_bytes(document['bytes'])}; "
+            f"a fold takes {format_bytes(document['fold_bytes'])}, shared by all workers of a host"
+        ),
+    )
+    yield "splits", f"{count(document['folds'], 'fold')}: {inspection.cv_text}"
+    yield "candidates", f"{document['candidates']:,}"
+    reused = f", {document['reused']:,} of them finished already" if document["reused"] else ""
+    yield "cells", f"{document['cells']:,}{reused}"
+    yield "fits", f"{document['fits']:,}"
+    yield (
+        "tasks",
+        f"{document['tasks']:,} in {count(document['arrays'], 'array')}, for {count(document['workers'], 'worker')}",
+    )
+
+
+def _headline(document: dict[str, Any]) -> str:
+    cells, seconds = document["cells"], document["seconds"]
+    if document["fits"] == 0 and cells["reused"] >= cells["done"]:
+        return f"{document['run_id']}: already finished, its {cells['done']:,} cells are reused"
+    reused = f", {cells['reused']:,} cells reused" if cells["reused"] else ""
+    times = f"{format_seconds(seconds['wall'])} ({format_seconds(seconds['fit'])} of fitting and scoring)"
+    return f"{document['run_id']}: {document['fits']:,} fits in {times}{reused}"
+
+
+def _best_facts(best: dict[str, Any] | None) -> Iterator[Fact]:
+    if best is None:
+        yield "best", "none: no candidate has a score in every fold that counts"
+        return
+    std = f" ± {best['std_test_score']:.4f}" if best.get("std_test_score") is not None else ""
+    yield "best", f"{best['estimator']}: {best['ranked_by']} {best['mean_test_score']:.4f}{std}"
+
+
+def _problem_facts(document: dict[str, Any]) -> Iterator[Fact]:
+    cells = document["cells"]
+    if cells["failed"]:
+        yield "failed", f"{cells['failed']:,} cells; the first: {document['first_error']}"
+    if cells["lost"]:
+        yield "lost", f"{cells['lost']:,} cells; `submit resume {document['run_id']}` tries them again"
+    if document["warnings"]:
+        yield "warnings", f"{document['warnings']:,} while fitting; `warning` in cv_results has each candidate's first"
+    if document["no_model_because"]:
+        yield "no model", document["no_model_because"]
+
+
+def _file_facts(document: dict[str, Any]) -> Iterator[Fact]:
+    files = document["files"]
+    yield "table", f"{short_path(files['cv_results'])} (and .csv)"
+    if files["model"] is not None:
+        yield "model", short_path(files["model"])
+
+
+def print_status(document: dict[str, Any]) -> None:
+    """Print where a run stands."""
+    cells, best = document["cells"], document["best"]
+    facts: list[Fact] = [("run", document["run_id"]), ("state", document["state"])]
+    counts = f"{cells['done']:,} of {cells['total']:,} done"
+    more = [f"{cells[name]:,} {name}" for name in ("failed", "lost") if cells[name]]
+    if document["in_flight"]:
+        more.append(f"{document['in_flight']:,} in flight")
+    facts.append(("cells", ", ".join([counts, *more])))
+    if best is not None:
+        folds = count(best["folds_used"], "fold")
+        facts.append(("best", f"{best['estimator']}: {best['mean_test_score']:.4f} over {folds}"))
+    facts.extend(("on", f"{place['host']}, process {place['pid']}, log {place['log']}") for place in document["where"])
+    if document["files"]["cv_results"]:
+        facts.append(("table", short_path(document["files"]["cv_results"])))
+    if document["state"] in ("interrupted", "cancelled", "planned"):
+        facts.append(("next", f"submit resume {document['run_id']}"))
+    show_all(facts_table(facts))
+
+
+def print_runs(rows: Sequence[dict[str, Any]]) -> None:
+    """Print the runs of a store."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("run", "state", "cells", "best", "when"):
+        table.add_column(name, no_wrap=name != "best", overflow="fold")
+    for row in rows:
+        best = row["best"]
+        shown = "-" if best is None else f"{best['mean_test_score']:.4f}  {best['estimator']}"
+        cells = f"{row['cells']['done']:,}/{row['cells']['total']:,}"
+        table.add_row(row["run_id"], row["state"], cells, shown, format_time(row["committed_at"]))
+    show_all(table)

@@ -1,0 +1,202 @@
+"""What the commands do that name a run: status, watch, logs, cancel, resume, results, list."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from jobspec.errors import ExitCode, InterruptedRun, NotFoundError, TryLaterError
+from jobspec.protocol import reduce_arguments
+from jobspec.runs.progress import ProgressReader
+from jobspec.runs.rounds import RoundPlan, require_round
+from jobspec.stores.layout import Layout
+from submitter.cli.answers import best_answer, files_answer, finish, status_answer
+from submitter.cli.leaderboard import read_leaderboard
+from submitter.cli.printing import print_leaderboard, print_runs, print_status
+from submitter.cli.talk import answer, say, write
+from submitter.interrupts import interrupt_on_signals
+from submitter.liveness import Liveness
+from submitter.preparation import Desk, open_backend, resolve_workers
+from submitter.runner import Runner
+from submitter.runs import find_run, newest_first
+from submitter.search import Search, check_engine, stored_search
+from submitter.standing import RunState, Standing, poll_to_end, read_standing, read_view
+from submitter.watching import POLL_SECONDS, Watcher
+
+CANCEL_SECONDS = 60.0
+"""A worker that does not answer is killed within 10 s; what takes longer than this is another's trouble."""
+
+
+def show_status(desk: Desk, reference: str, *, as_json: bool) -> int:
+    """Print where a run stands."""
+    search, standing = _look(desk, reference)
+    document = status_answer(desk.store, standing, search)
+    if as_json:
+        answer(document)
+    else:
+        print_status(document)
+    return ExitCode.OK
+
+
+def watch_run(desk: Desk, reference: str, *, as_json: bool) -> int:
+    """Follow a run until it ends; the exit code is then that of the run."""
+    interrupt_on_signals()
+    search = _stored(desk, reference)
+    Watcher(desk.store, _liveness(desk, search.run_id)).watch(search)
+    standing = _standing(desk, search)
+    show_status(desk, search.run_id, as_json=as_json)
+    if standing.state is not RunState.FINISHED:
+        return ExitCode.INTERRUPTED
+    return ExitCode.CELLS_FAILED if standing.cells.failed or standing.cells.lost else ExitCode.OK
+
+
+def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> int:
+    """Print the last lines of the logs of a run's newest round."""
+    plan = require_round(desk.store, find_run(desk.store, reference))
+    reader = ProgressReader(desk.store, plan, None)
+    poll_to_end(reader)
+    paths = dict.fromkeys(str(start["log"]) for start in reader.starts() if start.get("log"))
+    streams = [{"log": path, "lines": _tail(Path(path), num_lines)} for path in paths]
+    if not streams:
+        raise NotFoundError(f"No task of {plan.run_id} has started yet, so there is no log.")
+    if as_json:
+        answer({"run_id": plan.run_id, "streams": streams})
+    for stream in streams if not as_json else ():
+        say(f"==> {stream['log']}")
+        write("\n".join(stream["lines"]))
+    return ExitCode.OK
+
+
+def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
+    """Stop a run and leave a valid table of what is finished."""
+    interrupt_on_signals()
+    search, standing = _look(desk, reference)
+    if standing.state is not RunState.FINISHED:
+        _stop(desk, standing.plan)
+        standing = _standing(desk, search)
+    if standing.state is not RunState.FINISHED:
+        _reduce(desk, search, standing.plan)
+        standing = _standing(desk, search)
+    document = status_answer(desk.store, standing, search)
+    if as_json:
+        answer(document)
+    else:
+        finished = standing.state is RunState.FINISHED
+        say("It was finished already; nothing was cancelled." if finished else "Cancelled; what is finished is kept.")
+        print_status(document)
+    return ExitCode.OK
+
+
+def resume_run(desk: Desk, reference: str, *, workers: int | None, as_json: bool) -> int:
+    """Compute what is missing or lost; needs neither the spec file nor the data file."""
+    started = time.monotonic()
+    interrupt_on_signals()
+    search = _stored(desk, reference)
+    check_engine(search)
+    live = _liveness(desk, search.run_id)
+    with closing(open_backend(desk, search.spec, on="local", workers=workers, label=search.run_id)) as backend:
+        runner = Runner(desk.store, backend, live, resolve_workers(desk, search.spec, workers))
+        return finish(runner, search, started, as_json=as_json)
+
+
+def show_results(desk: Desk, reference: str, *, top: int, as_json: bool) -> int:
+    """Print the best candidates of a run's table."""
+    plan = require_round(desk.store, find_run(desk.store, reference))
+    view = read_view(desk.store, plan.run_id) or {}
+    best = view.get("best")
+    entries = read_leaderboard(desk.store, plan.run_id, best and best["ranked_by"], top)
+    if as_json:
+        rows = [entry.to_json() for entry in entries]
+        files = files_answer(desk.store, plan.run_id)
+        answer({"run_id": plan.run_id, "complete": view.get("complete"), "best": best, "rows": rows, "files": files})
+        return ExitCode.OK
+    if not view.get("complete"):
+        say(f"This table is partial. `submit resume {plan.run_id}` computes what is missing.")
+    print_leaderboard(entries, best and best["ranked_by"], plan.num_candidates)
+    return ExitCode.OK
+
+
+def list_runs(desk: Desk, *, as_json: bool) -> int:
+    """Print every run of the store, the newest first."""
+    rows = [_row(desk, run_id, committed_at) for run_id, committed_at in _dated_runs(desk)]
+    if as_json:
+        answer({"store": desk.store.url, "runs": rows})
+    elif rows:
+        print_runs(rows)
+    else:
+        say(f"There are no runs in {desk.store.url} yet. `submit run SPEC` begins one.")
+    return ExitCode.OK
+
+
+def _dated_runs(desk: Desk) -> list[tuple[str, float]]:
+    try:
+        return [(run_id, committed_at) for run_id, _, committed_at in newest_first(desk.store)]
+    except NotFoundError:
+        return []
+
+
+def _row(desk: Desk, run_id: str, committed_at: float) -> dict[str, Any]:
+    search, standing = _look(desk, run_id)
+    cells = standing.cells
+    return {
+        "run_id": run_id,
+        "state": standing.state.value,
+        "cells": {"total": cells.total, "done": cells.done, "failed": cells.failed, "lost": cells.lost},
+        "best": best_answer(standing, search),
+        "committed_at": committed_at,
+    }
+
+
+def _stored(desk: Desk, reference: str) -> Search:
+    return stored_search(desk.store, require_round(desk.store, find_run(desk.store, reference)))
+
+
+def _look(desk: Desk, reference: str) -> tuple[Search, Standing]:
+    search = _stored(desk, reference)
+    return search, _standing(desk, search)
+
+
+def _standing(desk: Desk, search: Search) -> Standing:
+    plan = require_round(desk.store, search.run_id)
+    alive = _liveness(desk, search.run_id).is_alive()
+    return read_standing(desk.store, plan, search.spec.refit_scorer(), alive=alive)
+
+
+def _liveness(desk: Desk, run_id: str) -> Liveness:
+    return Liveness(desk.settings.cache, desk.store.url, run_id)
+
+
+def _stop(desk: Desk, plan: RoundPlan) -> None:
+    """Ask the tasks of a round to stop and wait until they have."""
+    live = _liveness(desk, plan.run_id)
+    stop = {"format_version": 1, "time": time.time()}
+    desk.store.create(Layout.stop(plan.run_id, plan.round), json.dumps(stop).encode())
+    deadline = time.monotonic() + CANCEL_SECONDS
+    while live.is_alive():
+        if time.monotonic() > deadline:
+            raise TryLaterError(
+                f"{plan.run_id} was asked to stop but goes on after {CANCEL_SECONDS:.0f} s; it will stop. "
+                f"`submit status {plan.run_id}` tells."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _reduce(desk: Desk, search: Search, plan: RoundPlan) -> None:
+    with closing(open_backend(desk, search.spec, on="local", workers=1, label=search.run_id)) as backend:
+        try:
+            backend.step(reduce_arguments(desk.store.url, plan.run_id))
+        except KeyboardInterrupt:
+            backend.stop()
+            raise InterruptedRun(f"{plan.run_id} is cancelled, but its table was not made.") from None
+
+
+def _tail(path: Path, num_lines: int) -> list[str]:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, num_lines)] or ["(empty: nothing went wrong so far)"]
+    except OSError as error:
+        return [f"(cannot be read here: {error.strerror})"]

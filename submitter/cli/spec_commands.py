@@ -1,0 +1,145 @@
+"""What the commands do that begin with a spec: validate, plan, run."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobspec.errors import ExitCode
+from jobspec.runs.rounds import Draft, latest_round
+from jobspec.search.memo import PrepareOptions
+from jobspec.search.planning import MAX_CELLS, check_cells
+from jobspec.settings import load_settings
+from jobspec.stores.base import open_store
+from submitter.cli.answers import finish, plan_answer
+from submitter.cli.display import count
+from submitter.cli.printing import print_plan
+from submitter.cli.talk import answer, say, write
+from submitter.detach import start_detached
+from submitter.interrupts import interrupt_on_signals
+from submitter.liveness import Liveness
+from submitter.preparation import Desk, Preparation, prepare
+from submitter.runner import Runner
+from submitter.search import draft_next
+
+
+@dataclass(frozen=True)
+class SpecFlags:
+    """The options that say how a spec is read and where it would run."""
+
+    on: str
+    store: str | None
+    workers: int | None
+    max_folds: int
+    allow_small_classes: bool
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """The options of `submit run` alone."""
+
+    fresh: bool
+    detach: bool
+    dry_run: bool
+    max_cells: int
+
+
+def open_desk(store: str | None) -> Desk:
+    """Return the user's settings, and the store: flag, environment, configuration file, ``./foldfleet``."""
+    settings = load_settings()
+    return Desk(settings, open_store(store or settings.store))
+
+
+def validate_spec(path: Path, flags: SpecFlags) -> int:
+    """Check a spec and its data as far as that goes without fitting anything."""
+    prepared = _prepare(open_desk(flags.store), path, flags)
+    prepared.backend.close()
+    warnings, search = _warnings(prepared), prepared.search
+    if flags.as_json:
+        counts = {"candidates": search.num_candidates, "folds": search.num_splits, "cells": search.num_cells}
+        answer({"valid": True, "run_id": search.run_id, **counts, "warnings": warnings})
+    else:
+        _tell(warnings)
+        folds = f"{count(search.num_candidates, 'candidate')} on {count(search.num_splits, 'fold')}"
+        write(f"{path} is valid: {folds}, {count(search.num_cells, 'cell')}. `submit run {path}` runs it.")
+    return ExitCode.OK
+
+
+def plan_spec(path: Path, flags: SpecFlags, *, dry_run: bool) -> int:
+    """Tell what a run would compute, and with ``dry_run`` what would be sent; nothing is started."""
+    desk = open_desk(flags.store)
+    prepared = _prepare(desk, path, flags)
+    with closing(prepared.backend):
+        draft = _draft(desk, prepared, fresh=False)
+        _answer_plan(prepared, draft, as_json=flags.as_json, with_request=dry_run)
+    return ExitCode.OK
+
+
+def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
+    """Bring the run of a spec to its end and print the answer."""
+    started = time.monotonic()
+    interrupt_on_signals()
+    desk = open_desk(flags.store)
+    prepared = _prepare(desk, path, flags)
+    with closing(prepared.backend):
+        check_cells(prepared.search.num_cells, run.max_cells)
+        if run.dry_run:
+            _answer_plan(prepared, _draft(desk, prepared, fresh=run.fresh), as_json=flags.as_json, with_request=True)
+            return ExitCode.OK
+        live = Liveness(desk.settings.cache, desk.store.url, prepared.search.run_id)
+        runner = Runner(desk.store, prepared.backend, live, prepared.workers, fresh=run.fresh)
+        _tell(_warnings(prepared))
+        if run.detach and (runner.commit(prepared.search) is not None or live.is_alive()):
+            return _detach(desk, prepared, live, as_json=flags.as_json)
+        return finish(runner, prepared.search, started, as_json=flags.as_json)
+
+
+def _prepare(desk: Desk, path: Path, flags: SpecFlags) -> Preparation:
+    options = PrepareOptions(allow_small_classes=flags.allow_small_classes, max_folds=flags.max_folds)
+    return prepare(desk, path, options, on=flags.on, workers=flags.workers)
+
+
+def _draft(desk: Desk, prepared: Preparation, *, fresh: bool) -> Draft:
+    """Return the round that a run would commit; what a huge grid could reuse is not looked up."""
+    search = prepared.search
+    reuse = not fresh and search.num_cells <= MAX_CELLS
+    newest = latest_round(desk.store, search.run_id)
+    return draft_next(desk.store, search, newest, workers=prepared.workers, reuse=reuse)
+
+
+def _answer_plan(prepared: Preparation, draft: Draft, *, as_json: bool, with_request: bool) -> None:
+    request = prepared.backend.build_request(draft.plan) if with_request else None
+    document = plan_answer(prepared.search, prepared.inspection, draft.plan, _warnings(prepared))
+    if as_json:
+        answer(document | ({} if request is None else {"request": request.to_json()}))
+    else:
+        _tell(document["warnings"])
+        print_plan(document, prepared.inspection, request)
+
+
+def _warnings(prepared: Preparation) -> list[str]:
+    repeated = sum(map(len, prepared.search.space.duplicates().values()))
+    who = "1 candidate repeats an earlier one" if repeated == 1 else f"{repeated:,} candidates repeat earlier ones"
+    note = f"{who}: each keeps its row, and one fit serves all of the same."
+    return [*prepared.inspection.warnings, *([note] if repeated else [])]
+
+
+def _tell(warnings: list[str]) -> None:
+    for warning in warnings:
+        say(f"Warning: {warning}")
+
+
+def _detach(desk: Desk, prepared: Preparation, live: Liveness, *, as_json: bool) -> int:
+    """Start a background process unless one works on the run already, and print the run's id."""
+    prepared.backend.close()
+    log = None if live.is_alive() else str(start_detached(desk, live, prepared.workers))
+    if as_json:
+        answer({"run_id": live.run_id, "state": "running", "log": log})
+    else:
+        where = f"Log: {log}" if log else "Another process works on it already."
+        say(f"Running in the background; `submit watch {live.run_id}` follows it. {where}")
+        write(live.run_id)
+    return ExitCode.OK
