@@ -18,7 +18,7 @@ demo-full: runtime ## the same search on all 20,000 rows
 	$(BIN)/submit run examples/letters-full.yaml
 
 test: lint ## make the environment, then lint, check types and run every test
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -41,8 +41,8 @@ def find_run(store: Store, reference: str) -> str:
     return found[0]
 
 
-def newest_first(store: Store) -> list[tuple[str, RoundPlan, float]]:
-    """Return runs that were planned, with their newest round and when that was committed (seconds since 1970).
+def newest_first(store: Store) -> list[tuple[str, RoundPlan]]:
+    """Return the runs that were planned, each with its newest round, the newest first.
 
     Raises:
         NotFoundError: there is none.
@@ -50,11 +50,4 @@ def newest_first(store: Store) -> list[tuple[str, RoundPlan, float]]:
     plans = [(run, plan) for run in store.folders(Layout.runs()) if (plan := latest_round(store, run)) is not None]
     if not plans:
         raise NotFoundError(f"No run in {store.url} was ever planned to its end. `submit run SPEC` begins one.")
-    dated = [(run, plan, committed_at(store, plan)) for run, plan in plans]
-    return sorted(dated, key=lambda item: item[2], reverse=True)
-
-
-def committed_at(store: Store, plan: RoundPlan) -> float:
-    """Return when a round was committed, in seconds since 1970."""
-    path = store.local_path(Layout.plan(plan.run_id, plan.round))
-    return path.stat().st_mtime if path is not None else 0.0
+    return sorted(plans, key=lambda item: item[1].created, reverse=True)

@@ -131,12 +131,9 @@ def _run(connection: Connection, inherited: Sequence[Connection], serve: Serve) 
     for other in inherited:
         other.close()  # else a dead parent's pipe would stay open in this worker's siblings
     _become_worker()
-    while True:
-        try:
-            message = connection.recv()
-        except EOFError:
-            return
-        _answer(connection, serve, message)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed its end
+        while True:
+            _answer(connection, serve, connection.recv())
 
 
 def _answer(connection: Connection, serve: Serve, message: Any) -> None:

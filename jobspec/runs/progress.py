@@ -1,4 +1,4 @@
-"""How far a run is, read from its tasks' logs without Parquet and without listing."""
+"""How far a run is, read from its tasks' logs without listing; Parquet only where a round began with known rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobspec.runs.rounds import RoundPlan, load_tasks
-from jobspec.runs.rows import Row
+from jobspec.runs.rounds import RoundPlan, load_known, load_tasks
+from jobspec.runs.rows import Row, table_from_parquet
 from jobspec.runs.tasklog import LogState
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
@@ -82,6 +82,7 @@ class ProgressReader:
         self._means = _Means()
         self._fit_s = 0.0
         self._open = set(range(plan.num_tasks))
+        self._count_known()
 
     def poll(self) -> Progress:
         """Read the parts added since the last call."""
@@ -104,6 +105,13 @@ class ProgressReader:
     def starts(self) -> list[Mapping[str, Any]]:
         """Return where each attempt ran and where its log lies, in the order of tasks."""
         return [attempt.start for _, log in sorted(self._logs.items()) for attempt in log.attempts.values()]
+
+    def _count_known(self) -> None:
+        """Let the rows that were final before the round began take part in the choice of the best candidate."""
+        if (body := load_known(self._store, self._plan)) is not None:
+            table = table_from_parquet(body)
+            for candidate, score in zip(table["candidate"].to_pylist(), table[self._score].to_pylist(), strict=True):
+                self._means.add(candidate, score)
 
     def _read(self, task: int) -> None:
         while (body := self._store.get_or_none(self._part(task))) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class RoundPlan(Document):
     """The document whose creation commits a round; small however large the grid is.
 
     Whatever a process needs to know about a round stands here or in the objects whose digests stand here.
+    ``created`` is in seconds since 1970.
     """
 
     format_version: Literal[1] = 1
@@ -54,6 +56,7 @@ class RoundPlan(Document):
     shards: tuple[Shard, ...]
     known_digest: str | None
     limits: Limits
+    created: float
     unseeded_entries: tuple[int, ...]
     scorers: tuple[str, ...]
     score_kind: Literal["single", "multi"]
@@ -101,6 +104,7 @@ def draft_round(plan: dict[str, Any], tasks: Sequence[Task], known: bytes | None
     full = RoundPlan(
         **plan,
         token=uuid.uuid4().hex,
+        created=time.time(),
         num_fits=sum(task.num_fits for task in tasks),
         num_tasks=len(tasks),
         arrays=tuple((array.first_task, array.size) for array in plan_arrays(len(tasks))),

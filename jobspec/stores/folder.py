@@ -243,8 +243,8 @@ def explain_os_error(error: OSError, path: Path, needed_bytes: int) -> Foldfleet
             f"{path} cannot be used: {error.strerror}. Name a folder that you may write with --store "
             "(for folds and locks: FOLDFLEET_CACHE)."
         )
-    if error.errno == errno.ENOTDIR:
-        return AccessError(f"{path} cannot be used: a part of this path is a file. Name another folder with --store.")
+    if error.errno in (errno.ENOTDIR, errno.ENOENT):
+        return AccessError(f"{path} cannot be made: {error.strerror}. Name another folder with --store.")
     return error
 
 

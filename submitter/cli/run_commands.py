@@ -122,7 +122,7 @@ def show_results(desk: Desk, reference: str, *, top: int, as_json: bool) -> int:
 
 def list_runs(desk: Desk, *, as_json: bool) -> int:
     """Print every run of the store, the newest first."""
-    rows = [_row(desk, run_id, committed_at) for run_id, committed_at in _dated_runs(desk)]
+    rows = [_row(desk, plan) for plan in _plans(desk)]
     if as_json:
         answer({"store": desk.store.url, "runs": rows})
     elif rows:
@@ -132,22 +132,22 @@ def list_runs(desk: Desk, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _dated_runs(desk: Desk) -> list[tuple[str, float]]:
+def _plans(desk: Desk) -> list[RoundPlan]:
     try:
-        return [(run_id, committed_at) for run_id, _, committed_at in newest_first(desk.store)]
+        return [plan for _, plan in newest_first(desk.store)]
     except NotFoundError:
         return []
 
 
-def _row(desk: Desk, run_id: str, committed_at: float) -> dict[str, Any]:
-    search, standing = _look(desk, run_id)
+def _row(desk: Desk, plan: RoundPlan) -> dict[str, Any]:
+    search, standing = _look(desk, plan.run_id)
     cells = standing.cells
     return {
-        "run_id": run_id,
+        "run_id": plan.run_id,
         "state": standing.state.value,
         "cells": {"total": cells.total, "done": cells.done, "failed": cells.failed, "lost": cells.lost},
         "best": best_answer(standing, search),
-        "committed_at": committed_at,
+        "committed_at": plan.created,
     }
 
 

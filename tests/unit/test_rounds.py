@@ -176,6 +176,9 @@ def test_known_rows_travel_with_the_next_round(store: Store) -> None:
     fields = plan_fields("r", 2, round=1, num_known=table.num_rows)
     plan = commit_round(store, draft_round(fields, tasks, table_to_parquet(table)))
     assert plan.num_fits == 1
+    best = ProgressReader(store, plan, "score").poll().best
+    assert best is not None
+    assert (best.candidate, best.num_folds) == (1, 2), "known rows count for the best so far"
     work_all(store, plan, space)
     rows = read_rows(store, plan).table.to_pylist()
     assert {(row["candidate"], row["split"]) for row in rows} == {(c, s) for c in range(2) for s in range(2)}
