@@ -83,7 +83,13 @@ def stored_search(store: Store, plan: RoundPlan) -> Search:
         )
     text = store.get(Layout.spec(plan.run_id))
     space = CandidateSpace(rounds.load_space(store, plan.run_id))
-    return Search(plan.run_id, parse(text, "spec.yaml").spec, text, space, _constant_fields(plan))
+    return Search(
+        plan.run_id,
+        parse(text, f"spec.yaml of {plan.run_id}", allowed=plan.engine.modules).spec,
+        text,
+        space,
+        _constant_fields(plan),
+    )
 
 
 def _constant_fields(plan: RoundPlan) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 from sklearn.ensemble import BaseEnsemble
@@ -49,7 +50,7 @@ RULES: dict[str, Rule] = {
         ),
         _SELECTION,
     ),
-    "PCA": ("svd_solver", _one_of("auto", "randomized", "arpack")),
+    "PCA": ("svd_solver", _one_of("randomized", "arpack")),
     "TruncatedSVD": ("algorithm", _one_of("randomized", "arpack")),
     "KernelPCA": ("eigen_solver", _one_of("auto", "randomized", "arpack")),
     "FactorAnalysis": ("svd_method", _one_of("randomized")),
@@ -100,11 +101,20 @@ def _draws(estimator: Any, view: View, prefix: str) -> bool:
     possible = _Possible(estimator, view, prefix)
     if possible.has("random_state") and possible.can_be("random_state", lambda value: value is None):
         parameter, draws = RULES.get(type(estimator).__name__, ("random_state", lambda value: value is None))
-        if possible.can_be(parameter, draws):
+        if possible.can_be(parameter, draws) or _may_choose_random_pca(estimator, possible):
             return True
     if any(possible.can_be(name, _is_drawing_function) for name in possible.functions()):
         return True
     return any(_draws(child, view, f"{prefix}{name}__") for name, child in _children(estimator))
+
+
+def _may_choose_random_pca(estimator: Any, possible: _Possible) -> bool:
+    """Say whether a PCA may draw: ``svd_solver: auto`` does for some shapes, if ``n_components`` is a whole number."""
+    return (
+        type(estimator).__name__ == "PCA"
+        and possible.can_be("svd_solver", _one_of("auto"))
+        and possible.can_be("n_components", lambda value: isinstance(value, Integral))
+    )
 
 
 def _is_drawing_function(value: Any) -> bool:

@@ -181,7 +181,7 @@ def missing_value_warnings(roster: Roster, has_missing: bool) -> list[str]:
         if not hasattr(estimator, "steps") and not get_tags(estimator).input_tags.allow_nan
     }
     return [
-        f"The data have missing values, which {name} does not take: all its cells will fail. Put "
+        f"The data have missing values, which {name} does not say that it takes: its cells may fail. Put "
         "`sklearn.impute.SimpleImputer` before it in a pipeline."
         for name in sorted(names)
     ]

@@ -168,6 +168,11 @@ class Session:
 
     def _land(self, board: Board, family: Family, rows: list[Row]) -> None:
         """Take rows; a fit that ran out of memory without being killed is tried once more, alone, too."""
+        for row in rows:
+            if row["state"] != "ok":
+                log.warning(
+                    "cell_%s candidate=%d split=%d %s", row["state"], row["candidate"], row["split"], row["error"]
+                )
         lost = any(row["state"] == "lost" for row in rows)
         if not (lost and board.crash(family)):
             board.land(family, rows)

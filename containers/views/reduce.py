@@ -40,7 +40,7 @@ def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
     ``complete: false`` and ranks by the folds that are finished for all candidates.
     """
     plan = require_round(store, run_id)
-    spec = parse(store.get(Layout.spec(run_id)), "spec.yaml").spec
+    spec = parse(store.get(Layout.spec(run_id)), "spec.yaml", allowed=plan.engine.modules).spec
     space = CandidateSpace(load_space(store, run_id))
     rows = read_rows(store, plan)
     grid = make_grid(rows.table, plan.num_candidates, plan.num_splits)

@@ -7,6 +7,7 @@ imports nothing that the spec names.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,15 @@ def load(path: Path) -> LoadedSpec:
     return parse(_read(path), str(path), path=path)
 
 
-def parse(text: bytes, name: str, *, path: Path | None = None) -> LoadedSpec:
+def parse(text: bytes, name: str, *, path: Path | None = None, allowed: Iterable[str] = ()) -> LoadedSpec:
     """Check a spec given as bytes; ``name`` is what messages call the file.
+
+    Args:
+        text: the YAML.
+        name: for messages.
+        path: where relative paths begin; None for a text without a place.
+        allowed: modules that may be named beside those of the user's settings. A stored run has been checked when it
+            was submitted, and looking at it runs nothing; whoever builds an estimator checks once more.
 
     Raises:
         SpecError: as `load`.
@@ -60,7 +68,7 @@ def parse(text: bytes, name: str, *, path: Path | None = None) -> LoadedSpec:
     if not isinstance(given, dict):
         problems.add(Problem((), f"a spec is a mapping, but the file holds {kind_of(given)}; {_BEGIN}"))
         problems.raise_any()
-    spec = _convert(given, problems)
+    spec = _convert(given, problems, (*settings.allowed_modules(), *allowed))
     problems.raise_any()
     if spec is None:
         raise SpecError(f"{name}: the spec cannot be read.")
@@ -86,13 +94,13 @@ def _read(path: Path) -> bytes:
         raise SpecError(f"The spec {path} cannot be read: {error.strerror}.") from None
 
 
-def _convert(given: dict[Any, Any], problems: Problems) -> Spec | None:
+def _convert(given: dict[Any, Any], problems: Problems, allowed: tuple[str, ...]) -> Spec | None:
     """Check all parts, so that one run tells several problems; None if there were any."""
     named = {key: value for key, value in given.items() if isinstance(key, str)}
     for key in given.keys() - named.keys():
         problems.add(Problem((key,), f"{kind_of(key)} is no key of a spec; keys are names.", at_key=True))
     document = check_document(named, problems)
-    converter = Converter(Resolver(settings.allowed_modules()))
+    converter = Converter(Resolver(allowed))
     search = named.get("search")
     random = isinstance(search, dict) and search.get("kind") == "random"
     entries: tuple[CandidateEntry, ...] = ()

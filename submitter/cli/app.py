@@ -21,6 +21,7 @@ from submitter.cli.options import (
     MaxFolds,
     On,
     RunName,
+    ShownRun,
     SpecPath,
     StoreUrl,
     Workers,
@@ -30,6 +31,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 
 MAX_CELLS = 1_000_000
 MAX_FOLDS = 1_000
+LATEST = "latest"
 
 
 @app.callback(invoke_without_command=True)
@@ -126,7 +128,7 @@ def run(
 
 
 @app.command()
-def status(run: RunName, store: StoreUrl = None, as_json: AsJson = False) -> int:
+def status(run: ShownRun = LATEST, store: StoreUrl = None, as_json: AsJson = False) -> int:
     """Show how far a run is and where it runs."""
     from submitter.cli.run_commands import show_status
     from submitter.cli.spec_commands import open_desk
@@ -135,7 +137,7 @@ def status(run: RunName, store: StoreUrl = None, as_json: AsJson = False) -> int
 
 
 @app.command()
-def watch(run: RunName, store: StoreUrl = None, as_json: AsJson = False) -> int:
+def watch(run: ShownRun = LATEST, store: StoreUrl = None, as_json: AsJson = False) -> int:
     """Follow a run until it ends."""
     from submitter.cli.run_commands import watch_run
     from submitter.cli.spec_commands import open_desk
@@ -145,7 +147,7 @@ def watch(run: RunName, store: StoreUrl = None, as_json: AsJson = False) -> int:
 
 @app.command()
 def logs(
-    run: RunName,
+    run: ShownRun = LATEST,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Last lines of each log.")] = 50,
     store: StoreUrl = None,
     as_json: AsJson = False,
@@ -183,7 +185,7 @@ def resume(run: RunName, workers: Workers = None, store: StoreUrl = None, as_jso
 
 @app.command()
 def results(
-    run: RunName,
+    run: ShownRun = LATEST,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many candidates.")] = 20,
     store: StoreUrl = None,
     as_json: AsJson = False,

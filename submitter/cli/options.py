@@ -11,6 +11,7 @@ SpecPath: TypeAlias = Annotated[Path, typer.Argument(metavar="SPEC", help="The s
 RunName: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, or `latest`.", show_default=False)
 ]
+ShownRun: TypeAlias = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, or the beginning of one.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")]
 StoreUrl: TypeAlias = Annotated[
     str | None,

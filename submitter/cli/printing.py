@@ -36,9 +36,22 @@ def print_outcome(store: Store, outcome: Outcome, document: dict[str, Any]) -> N
     """Print what a run found: its leaderboard, the winner, and where everything lies."""
     best = outcome.summary["best"]
     entries = read_leaderboard(store, outcome.plan.run_id, best and best["ranked_by"], TOP)
-    facts = [("run", _headline(document)), *_best_facts(best), *_problem_facts(document), *_file_facts(document)]
+    facts = [
+        ("run", _headline(document)),
+        *_best_facts(best),
+        *_problem_facts(document),
+        *_file_facts(document["files"]),
+    ]
     print_leaderboard(entries, best and best["ranked_by"], outcome.plan.num_candidates)
     show_all("", facts_table(facts))
+
+
+def print_results(
+    entries: Sequence[Entry], best: dict[str, Any] | None, num_candidates: int, files: dict[str, str | None]
+) -> None:
+    """Print a run's table as far as it was asked for, the winner, and where everything lies."""
+    print_leaderboard(entries, best and best["ranked_by"], num_candidates)
+    show_all("", facts_table([*_best_facts(best), *_file_facts(files)]))
 
 
 def print_leaderboard(entries: Sequence[Entry], ranked_by: str | None, num_candidates: int) -> None:
@@ -90,7 +103,8 @@ def _best_facts(best: dict[str, Any] | None) -> Iterator[Fact]:
         yield "best", "none: no candidate has a score in every fold that counts"
         return
     std = f" ± {best['std_test_score']:.4f}" if best.get("std_test_score") is not None else ""
-    yield "best", f"{best['estimator']}: {best['ranked_by']} {best['mean_test_score']:.4f}{std}"
+    text = f"{best['estimator']}: {best['ranked_by']} {best['mean_test_score']:.4f}{std}"
+    yield "best", f"{text} over {count(best['folds_used'], 'fold')}"
 
 
 def _problem_facts(document: dict[str, Any]) -> Iterator[Fact]:
@@ -105,8 +119,7 @@ def _problem_facts(document: dict[str, Any]) -> Iterator[Fact]:
         yield "no model", document["no_model_because"]
 
 
-def _file_facts(document: dict[str, Any]) -> Iterator[Fact]:
-    files = document["files"]
+def _file_facts(files: dict[str, str | None]) -> Iterator[Fact]:
     yield "table", f"{short_path(files['cv_results'])} (and .csv)"
     if files["model"] is not None:
         yield "model", short_path(files["model"])
@@ -124,7 +137,11 @@ def print_status(document: dict[str, Any]) -> None:
     if best is not None:
         folds = count(best["folds_used"], "fold")
         facts.append(("best", f"{best['estimator']}: {best['mean_test_score']:.4f} over {folds}"))
-    facts.extend(("on", f"{place['host']}, process {place['pid']}, log {place['log']}") for place in document["where"])
+    running = document["state"] == "running"
+    facts.extend(
+        ("on" if running else "was on", f"{place['host']}, process {place['pid']}, log {place['log']}")
+        for place in document["where"]
+    )
     if document["files"]["cv_results"]:
         facts.append(("table", short_path(document["files"]["cv_results"])))
     if document["state"] in ("interrupted", "cancelled", "planned"):

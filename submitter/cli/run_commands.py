@@ -16,7 +16,7 @@ from jobspec.runs.rounds import RoundPlan, require_round
 from jobspec.stores.layout import Layout
 from submitter.cli.answers import best_answer, files_answer, finish, status_answer
 from submitter.cli.leaderboard import read_leaderboard
-from submitter.cli.printing import print_leaderboard, print_runs, print_status
+from submitter.cli.printing import print_results, print_runs, print_status
 from submitter.cli.talk import answer, say, write
 from submitter.interrupts import interrupt_on_signals
 from submitter.liveness import Liveness
@@ -116,7 +116,7 @@ def show_results(desk: Desk, reference: str, *, top: int, as_json: bool) -> int:
         return ExitCode.OK
     if not view.get("complete"):
         say(f"This table is partial. `submit resume {plan.run_id}` computes what is missing.")
-    print_leaderboard(entries, best and best["ranked_by"], plan.num_candidates)
+    print_results(entries, best, plan.num_candidates, files_answer(desk.store, plan.run_id))
     return ExitCode.OK
 
 

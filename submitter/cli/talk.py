@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
+import textwrap
 from typing import Any
 
 import typer
 
 
 def say(text: str) -> None:
-    """Write a line of talk."""
+    """Write a line of talk; on a terminal, broken between words."""
+    if sys.stderr.isatty():
+        width = max(shutil.get_terminal_size().columns - 1, 40)
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False, replace_whitespace=False)
     typer.echo(text, err=True)
 
 
