@@ -48,6 +48,7 @@ def plan_run(store: Store, loaded: LoadedSpec, inspection: Inspection, run_id: s
         "num_candidates": num_candidates,
         "num_splits": inspection.num_splits,
         "num_known": 0,
+        "space_digest": FrozenSpace.from_json(inspection.space).digest(),
         "limits": loaded.spec.limits,
         "unseeded_entries": inspection.unseeded_entries,
         "scorers": inspection.scorers,

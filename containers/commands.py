@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jobspec.errors import ExitCode, FoldfleetError
 from jobspec.stores.base import open_store
 
 log = logging.getLogger(__name__)
+
+Ending = tuple[ExitCode, dict[str, Any] | None]
+"""How a step ended, and its answer."""
 
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -21,13 +27,27 @@ def main(arguments: list[str]) -> int:
     """Run one step; an error becomes ``{"error": ...}`` on stdout and the exit code."""
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
     options = _parser().parse_args(arguments)
-    try:
-        exit_code: int = options.step(options)
-        return exit_code
-    except FoldfleetError as error:
-        log.error("step_refused %s", error.message)
-        _answer({"error": error.to_json()})
-        return int(error.exit_code)
+    if options.step is None:  # it answers by its own protocol
+        return _host()
+    with _answer_apart() as answers:
+        try:
+            exit_code, answer = options.step(options)
+        except FoldfleetError as error:
+            log.error("step_refused %s", error.message)
+            exit_code, answer = error.exit_code, {"error": error.to_json()}
+        if answer is not None:
+            answers.write(json.dumps(answer) + "\n")
+    return int(exit_code)
+
+
+@contextlib.contextmanager
+def _answer_apart() -> Iterator[TextIO]:
+    """Keep stdout for the answer: what estimators and modules print goes to the log, also from compiled code."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        yield answers
+        sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,46 +73,38 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--store", required=True)
         command.add_argument("--run", required=True)
         command.set_defaults(step=step)
-    steps.add_parser("host", help="serve the steps of a local run").set_defaults(step=_host)
+    steps.add_parser("host", help="serve the steps of a local run").set_defaults(step=None)
     return parser
 
 
-def _prepare(options: argparse.Namespace) -> int:
+def _prepare(options: argparse.Namespace) -> Ending:
     from containers.prepare import PrepareOptions, prepare
     from jobspec.grammar.load import load
 
     settings = PrepareOptions(allow_small_classes=options.allow_small_classes, max_folds=options.max_folds)
     inspection = prepare(load(options.spec), open_store(options.store), settings)
-    _answer(inspection.model_dump(mode="json"))
-    return ExitCode.OK
+    return ExitCode.OK, inspection.model_dump(mode="json")
 
 
-def _work(options: argparse.Namespace) -> int:
+def _work(options: argparse.Namespace) -> Ending:
     from containers.tasks.work import work
 
-    return int(work(open_store(options.store), options.run, options.round, options.first_task))
+    return work(open_store(options.store), options.run, options.round, options.first_task), None
 
 
-def _reduce(options: argparse.Namespace) -> int:
+def _reduce(options: argparse.Namespace) -> Ending:
     from containers.views.reduce import reduce_run
 
-    _answer(reduce_run(open_store(options.store), options.run))
-    return ExitCode.OK
+    return ExitCode.OK, reduce_run(open_store(options.store), options.run)
 
 
-def _refit(options: argparse.Namespace) -> int:
+def _refit(options: argparse.Namespace) -> Ending:
     from containers.views.refit import refit
 
-    _answer(refit(open_store(options.store), options.run))
-    return ExitCode.OK
+    return ExitCode.OK, refit(open_store(options.store), options.run)
 
 
-def _host(_: argparse.Namespace) -> int:
+def _host() -> int:
     from containers.host import serve
 
     return serve(main)
-
-
-def _answer(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document) + "\n")
-    sys.stdout.flush()

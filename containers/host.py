@@ -112,12 +112,13 @@ def _run_step(request: Mapping[str, Any], requests: _Requests, run_step: RunStep
 
 def _fork_step(request: Mapping[str, Any], output: int, run_step: RunStep) -> int:
     sys.stderr.flush()
+    parent = os.getpid()
     child = os.fork()
     if child:
         return child
     exit_code = 1
     try:
-        die_with_parent(signal.SIGTERM)
+        die_with_parent(parent, signal.SIGTERM)
         _become_step(request, output)
         exit_code = run_step(list(request["argv"]))
     except BaseException:

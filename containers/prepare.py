@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from containers.data.splits import Splits, ensure_splits
 from containers.scikit.checks import Problem, check_entries
 from containers.scikit.freeze import FreezeError, freeze
 from containers.scikit.scoring import Scoring, make_scoring
-from containers.scikit.seeds import is_unseeded
+from containers.scikit.seeds import Draw, Shapes, find_draws
 from containers.scikit.shapes import variants
 from containers.scikit.targets import (
     Roster,
@@ -56,7 +56,6 @@ class Checked:
     space: FrozenSpace
     roster: Roster
     scoring: Scoring
-    unseeded: tuple[int, ...]
 
 
 def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions) -> Inspection:
@@ -84,7 +83,7 @@ def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions) -> Inspec
 
 
 def check_without_data(loaded: LoadedSpec) -> Checked:
-    """Find every mistake that can be found without data: names, ranges, seeds, weights, kinds.
+    """Find every mistake that can be found without data: names, ranges, weights, kinds.
 
     Raises:
         SpecError: with one line for each mistake.
@@ -96,8 +95,7 @@ def check_without_data(loaded: LoadedSpec) -> Checked:
     scoring = make_scoring(spec.scoring)
     found = [*check_kinds(roster, spec.cv), *check_pairwise(roster), *check_score_method(roster, scoring)]
     _refuse(loaded, [*found, *(check_weights(roster) if spec.data.weights else [])])
-    unseeded = tuple(index for index, entry in enumerate(space.entries) if is_unseeded(entry))
-    return Checked(space, roster, scoring, unseeded)
+    return Checked(space, roster, scoring)
 
 
 def _freeze(loaded: LoadedSpec, seed: int | None) -> FrozenSpace:
@@ -126,9 +124,10 @@ def _inspect(loaded: LoadedSpec, store: Store, options: PrepareOptions, engine: 
     splits = _ensure_splits(loaded, store, dataset, roster, options)
     seed = _seed(spec, store, manifest)
     space = checked.space if seed is None else _freeze(loaded, seed)
-    missing = missing_value_warnings(roster, _has_missing(dataset))
-    warnings = [*manifest.warnings, *splits.warnings, *notes, *missing, *_unseeded_note(checked)]
-    return _describe(engine, dataset, splits, checked, space, warnings)
+    draws = _find_draws(space, dataset, splits)
+    missing = missing_value_warnings(roster, _count_missing(dataset) > 0)
+    warnings = [*manifest.warnings, *splits.warnings, *notes, *missing, *_unseeded_notes(draws)]
+    return _describe(engine, dataset, splits, replace(checked, space=space), draws, warnings)
 
 
 def extra_columns(spec: Spec) -> tuple[str, ...]:
@@ -165,21 +164,28 @@ def _seed(spec: Spec, store: Store, manifest: Manifest) -> int | None:
     return int(json.loads(store.get(key))["seed"])
 
 
-def _has_missing(dataset: Dataset) -> bool:
-    """Say whether X has NaN: a sum shows it in one pass, without an array of flags (inf is refused on reading)."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isnan(np.sum(dataset.X, dtype=np.float64)))
+def _count_missing(dataset: Dataset) -> int:
+    """Return the number of NaN in X; an old manifest does not hold it, so that X must be read."""
+    known = dataset.manifest.num_missing
+    return int(np.isnan(dataset.X).sum()) if known is None else known
 
 
-def _unseeded_note(checked: Checked) -> list[str]:
-    if not checked.unseeded:
-        return []
-    names = ", ".join(f"candidates[{index}]" for index in checked.unseeded)
-    note = (
-        f"{names}: random_state is not set, so the scores are not those that GridSearchCV would give, and no other run "
-        "can use them. A resumed run does give the same. Set `random_state: 0` under `params`."
-    )
-    return [note]
+def _find_draws(space: FrozenSpace, dataset: Dataset, splits: Splits) -> dict[int, list[Draw]]:
+    """Return what draws from the global generators, by entry, on any fold or on all rows (as `refit` does)."""
+    rows = {*map(splits.train_rows, range(splits.num_splits)), dataset.manifest.num_rows}
+    shapes = Shapes(tuple(rows), dataset.X.shape[1], _count_missing(dataset))
+    found = {index: find_draws(entry, shapes) for index, entry in enumerate(space.entries)}
+    return {index: draws for index, draws in found.items() if draws}
+
+
+def _unseeded_notes(draws: Mapping[int, list[Draw]]) -> Iterator[str]:
+    for index, found in draws.items():
+        what = ", ".join(dict.fromkeys(draw.text() for draw in found))
+        remedies = ". ".join(dict.fromkeys(draw.remedy() for draw in found))
+        yield (
+            f"candidates[{index}]: {what}: random_state is not set, so the scores are not those that GridSearchCV "
+            f"would give, and no other run can use them. A resumed run does give the same. {remedies}."
+        )
 
 
 def _describe(
@@ -187,7 +193,7 @@ def _describe(
     dataset: Dataset,
     splits: Splits,
     checked: Checked,
-    space: FrozenSpace,
+    draws: Mapping[int, list[Draw]],
     warnings: Sequence[str],
 ) -> Inspection:
     is_classification = True in checked.roster.classifiers()
@@ -208,8 +214,8 @@ def _describe(
         is_classifier=is_classification,
         classes=classes,
         class_counts=counts,
-        space=space.to_json(),
-        unseeded_entries=checked.unseeded,
+        space=checked.space.to_json(),
+        unseeded_entries=tuple(draws),
         scorers=checked.scoring.names,
         score_kind="single" if checked.scoring.is_single else "multi",
         warnings=tuple(dict.fromkeys(warnings)),

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.machinery
 import json
 import os
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-
-from jobspec.errors import SpecError
 
 Numerics = Literal["native", "portable"]
 
@@ -80,7 +75,7 @@ def current_engine(numerics: Numerics, identity: object = None) -> Engine:
     return Engine(
         python=platform.python_version(),
         packages={name: version(name) for name in _PACKAGES},
-        modules={name: _module_digest(name) for name in sorted(set(_own_modules(identity)))},
+        modules=_module_digests(identity),
         numerics=numerics,
         kernel=_kernel(numerics),
     )
@@ -118,6 +113,17 @@ def _cpu_fields(text: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
+def _module_digests(identity: object) -> dict[str, str]:
+    names = sorted(set(_own_modules(identity)))
+    if not names:
+        return {}
+    from jobspec.modules import module_digest
+    from jobspec.settings import load_settings
+
+    module_path = load_settings().module_path
+    return {name: module_digest(name, module_path) for name in names}
+
+
 def _own_modules(identity: object) -> Iterator[str]:
     """Yield the allowed modules from which the spec names anything (a prefix of any string in it)."""
     from jobspec.settings import allowed_modules
@@ -137,72 +143,3 @@ def _strings(document: object) -> Iterator[str]:
     elif isinstance(document, Iterable):
         for value in document:
             yield from _strings(value)
-
-
-def _module_digest(name: str) -> str:
-    """Hash a module, and whatever it imports from beside itself, without importing any of it."""
-    found: dict[str, bytes] = {}
-    _collect(name, _search_path(), found)
-    if not found:
-        raise SpecError(
-            f"The allowed module {name!r} cannot be found. Add its folder to modules.path in the configuration file."
-        )
-    digest = hashlib.sha256()
-    for path, content in sorted(found.items()):
-        digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:32]
-
-
-def _search_path() -> list[str]:
-    from jobspec.settings import load_settings
-
-    return [*load_settings().module_path, *sys.path]
-
-
-def _collect(name: str, path: list[str], found: dict[str, bytes]) -> None:
-    spec = _find(name, path)
-    if spec is None or spec.origin is None:
-        return
-    if spec.submodule_search_locations:
-        _collect_package(name, Path(next(iter(spec.submodule_search_locations))), found)
-    elif name not in found and spec.origin.endswith(".py"):
-        found[name] = Path(spec.origin).read_bytes()
-        for imported in _imports(found[name]):
-            _collect_beside(imported, Path(spec.origin).parent, found)
-
-
-def _find(name: str, path: list[str]) -> Any:
-    spec = None
-    for part in range(name.count(".") + 1):
-        spec = importlib.machinery.PathFinder.find_spec(".".join(name.split(".")[: part + 1]), path)
-        if spec is None:
-            return None
-        path = list(spec.submodule_search_locations or [])
-    return spec
-
-
-def _collect_package(name: str, folder: Path, found: dict[str, bytes]) -> None:
-    for file in sorted(folder.rglob("*.py")):
-        found[f"{name}/{file.relative_to(folder).as_posix()}"] = file.read_bytes()
-    for file in sorted(folder.rglob("*.so")):
-        found[f"{name}/{file.relative_to(folder).as_posix()}"] = str(file.stat().st_size).encode()
-
-
-def _collect_beside(name: str, folder: Path, found: dict[str, bytes]) -> None:
-    """Follow an import only to files that lie beside the importing module."""
-    if name not in found and ((folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()):
-        _collect(name, [str(folder)], found)
-
-
-def _imports(source: bytes) -> set[str]:
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return set()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.partition(".")[0])
-    return names

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobspec.stores.layout import Layout
+
+if TYPE_CHECKING:
+    from jobspec.stores.base import Store
 
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 """Index of a task in its array, from 0; absent for a task that is an array of its own."""
@@ -59,12 +67,46 @@ def refit_arguments(store: str, run_id: str) -> list[str]:
     return ["refit", "--store", store, "--run", run_id]
 
 
-def array_lock(cache: Path, store: str, run_id: str) -> Path:
+def array_lock(store: Store, cache: Path, run_id: str) -> Path:
     """Return the file whose lock says that this host works on a run."""
-    digest = hashlib.sha256(f"{store}\0{run_id}".encode()).hexdigest()[:32]
-    return cache / "locks" / f"{digest}.lock"
+    return run_lock(store, cache, run_id, "array")
 
 
-def usable_cpus() -> int:
-    """Return the number of CPUs this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def run_lock(store: Store, cache: Path, run_id: str, name: str) -> Path:
+    """Return the file of a lock of a run; nothing is created.
+
+    It lies inside a store that is a folder, since two processes with other caches still share that. For another
+    store it lies in the cache, where it tells of this host alone.
+    """
+    key = Layout.lock(run_id, name)
+    inside = store.local_path(key)
+    digest = hashlib.sha256(f"{store.url}\0{key}".encode()).hexdigest()[:32]
+    return inside if inside is not None else cache / "locks" / f"{digest}.lock"
+
+
+def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the number of CPUs this process may use, which can be fewer than the machine has.
+
+    A container's quota (``docker run --cpus 2``, a task's vCPUs) is no affinity: more workers than it would only be
+    throttled.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([count, *_quotas(cgroups, own)])
+
+
+def _quotas(cgroups: Path, own: Path) -> Iterator[int]:
+    """Yield the CPU limits of this process's control group (version 2) and of those around it."""
+    try:
+        place = own.read_text(encoding="utf-8").partition("0::/")[2].partition("\n")[0]
+    except OSError:
+        place = ""
+    folder = cgroups / place
+    for group in (folder, *folder.parents):
+        if not group.is_relative_to(cgroups):
+            return
+        try:
+            quota, _, period = (group / "cpu.max").read_text(encoding="ascii").strip().partition(" ")
+        except OSError:  # the topmost group has no limit; in a container the path can lie outside of what is mounted
+            continue
+        if quota.isdigit() and period.isdigit():  # else it is "max"
+            yield max(math.ceil(int(quota) / int(period)), 1)

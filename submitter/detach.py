@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from submitter.liveness import Liveness
@@ -15,8 +16,24 @@ START_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 
-def start_detached(desk: Desk, liveness: Liveness, workers: int) -> Path:
-    """Start ``submit resume`` in a session of its own, and return its log once it drives the run (or has ended)."""
+@dataclass(frozen=True)
+class Detached:
+    """A background process: its log, and what it ended with if it has ended already."""
+
+    log: Path
+    exit_code: int | None
+
+    def last_words(self) -> str:
+        """Return the last line of its log, which is why it ended."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "It said nothing.")
+
+
+def start_detached(desk: Desk, liveness: Liveness, workers: int) -> Detached:
+    """Start ``submit resume`` in a session of its own; return once it drives the run, or has ended.
+
+    A machine so slow that neither is true after `START_SECONDS` is believed to be starting it.
+    """
     run_id = liveness.run_id
     log = liveness.cache / "logs" / f"{run_id}-detached-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -32,5 +49,6 @@ def start_detached(desk: Desk, liveness: Liveness, workers: int) -> Path:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and child.poll() is None and not liveness.is_driven():
         time.sleep(POLL_SECONDS)
-    child.returncode = child.returncode or 0  # it is to outlive us: no warning about a child left behind
-    return log
+    exit_code = child.poll()
+    child.returncode = 0  # it is to outlive us: no warning about a child left behind
+    return Detached(log, exit_code)

@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobspec.hostlock import HostLock
-from jobspec.protocol import array_lock
+from jobspec.protocol import array_lock, run_lock
+from jobspec.stores.base import Store
 
 
 @dataclass(frozen=True)
 class Liveness:
-    """The locks of one run on this host."""
+    """The locks of one run: in its store if that is a folder, else of this host alone."""
 
     cache: Path
-    store_url: str
+    store: Store
     run_id: str
 
     def driver(self) -> HostLock:
         """Return the lock of the process that drives the run."""
-        return HostLock(self._array_path().with_suffix(".driver"))
+        return HostLock(run_lock(self.store, self.cache, self.run_id, "driver"), probed=True)
 
     def is_driven(self) -> bool:
         """Say whether another process drives the run."""
@@ -32,15 +33,8 @@ class Liveness:
 
     def is_worked_on(self) -> bool:
         """Say whether a work step is alive; its driver may have died a moment ago."""
-        return HostLock(self._array_path()).held_elsewhere()
+        return HostLock(array_lock(self.store, self.cache, self.run_id), probed=True).held_elsewhere()
 
     def is_alive(self) -> bool:
-        """Say whether anything of the run is alive.
-
-        The driver is asked first: probing a lock takes it for an instant, and while there is a driver nobody may
-        take the array lock from its work step.
-        """
+        """Say whether anything of the run is alive; looking takes no lock from anybody, see `HostLock`."""
         return self.is_driven() or self.is_worked_on()
-
-    def _array_path(self) -> Path:
-        return array_lock(self.cache, self.store_url, self.run_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobspec.engine import current_engine
+from jobspec.errors import InterruptedRun
 from jobspec.grammar.load import LoadedSpec, load
 from jobspec.grammar.spec import Spec
 from jobspec.protocol import prepare_arguments, usable_cpus
@@ -14,8 +15,8 @@ from jobspec.search.memo import PrepareOptions, recall
 from jobspec.settings import Settings
 from jobspec.stores.base import Store
 from submitter.backends.base import Backend, BackendContext, check_backend, make_backend
-from submitter.cli.talk import say
 from submitter.search import Search, make_search
+from submitter.showing import Say, say_nothing
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Preparation:
     workers: int
 
 
-def prepare(desk: Desk, path: Path, options: PrepareOptions, *, on: str, workers: int | None) -> Preparation:
+def prepare(
+    desk: Desk, path: Path, options: PrepareOptions, *, on: str, workers: int | None, say: Say = say_nothing
+) -> Preparation:
     """Check everything that can be checked without running a cell.
 
     The caller closes the backend. Costs no process where the same spec and data were prepared before.
@@ -47,7 +50,11 @@ def prepare(desk: Desk, path: Path, options: PrepareOptions, *, on: str, workers
     spec = loaded.spec
     backend = open_backend(desk, spec, on=on, workers=workers, label=spec.name)
     try:
-        inspection = _inspect(desk, loaded, options, backend)
+        inspection = _inspect(desk, loaded, options, backend, say)
+    except KeyboardInterrupt:
+        backend.stop()
+        backend.close()
+        raise InterruptedRun("Interrupted while preparing; no cell was started. Type the same command again.") from None
     except BaseException:
         backend.stop()
         backend.close()
@@ -73,7 +80,7 @@ def resolve_workers(desk: Desk, spec: Spec, given: int | None) -> int:
     return given or desk.settings.workers or spec.resources.vcpus or usable_cpus()
 
 
-def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend) -> Inspection:
+def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend, say: Say) -> Inspection:
     numerics = loaded.spec.numerics or options.numerics
     engine = current_engine(numerics, loaded.spec.identity())
     known = recall(loaded, desk.store, engine, options)

@@ -21,10 +21,9 @@ from jobspec.runs.rounds import RoundPlan, commit_round, latest_round
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from submitter.backends.base import ArrayRequest, Backend, Ending
-from submitter.cli.display import make_display
-from submitter.cli.talk import say
 from submitter.liveness import Liveness
 from submitter.search import Search, draft_next, keep
+from submitter.showing import DisplayFactory, NoDisplay, Say, say_nothing
 from submitter.standing import (
     cells_of_progress,
     is_cancelled,
@@ -33,7 +32,7 @@ from submitter.standing import (
     read_view,
     was_sent,
 )
-from submitter.watching import POLL_SECONDS, DisplayFactory, Watcher
+from submitter.watching import POLL_SECONDS, Watcher
 
 FORMAT_VERSION = 1
 """Of claims and handles; raise when a field changes its meaning."""
@@ -73,7 +72,8 @@ class Runner:
     workers: int
     fresh: bool = False
     sleep: Callable[[float], None] = time.sleep
-    display: DisplayFactory = make_display
+    display: DisplayFactory = NoDisplay
+    say: Say = say_nothing
 
     @property
     def watcher(self) -> Watcher:
@@ -93,7 +93,7 @@ class Runner:
             if lock.acquire():
                 return self._drive(search, lock, watched=watched)
             self._refuse_fresh(search)
-            say(f"{search.run_id} is being worked on by another process; watching it.")
+            self.say(f"{search.run_id} is being worked on by another process; watching it.")
             self.watcher.watch(search)
             watched = True
 
@@ -123,7 +123,7 @@ class Runner:
             self._wait_for_orphan(search)
             return self._advance(search, watched=watched)
         except KeyboardInterrupt:
-            say("Stopping: what is finished is being written down. Ctrl-C again does not wait for that.")
+            self.say("Stopping: what is finished is being written down. Ctrl-C again does not wait for that.")
             self.backend.stop()
             raise InterruptedRun(_resumable(search.run_id, "interrupted")) from None
         finally:
@@ -132,7 +132,7 @@ class Runner:
     def _wait_for_orphan(self, search: Search) -> None:
         """Wait for the work step of a driver that was killed: it ends by itself within seconds."""
         if self.liveness.is_worked_on():
-            say(f"The work of a killed process on {search.run_id} is ending; waiting for it.")
+            self.say(f"The work of a killed process on {search.run_id} is ending; waiting for it.")
         while self.liveness.is_worked_on():
             self.sleep(POLL_SECONDS)
 

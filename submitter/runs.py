@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobspec.errors import NotFoundError, UsageError
+from jobspec.errors import FoldfleetError, NotFoundError, UsageError
 from jobspec.names import closest
 from jobspec.runs.rounds import RoundPlan, latest_round
 from jobspec.stores.base import Store
@@ -26,6 +26,8 @@ def find_run(store: Store, reference: str) -> str:
         )
     if reference in runs:
         return reference
+    if not reference:
+        raise UsageError(f"An empty name means no run. `{LATEST}` is the newest one; `submit list` shows all.")
     if reference == LATEST:
         return newest_first(store)[0][0]
     found = [run for run in runs if run.startswith(reference)] or [
@@ -42,12 +44,26 @@ def find_run(store: Store, reference: str) -> str:
 
 
 def newest_first(store: Store) -> list[tuple[str, RoundPlan]]:
-    """Return the runs that were planned, each with its newest round, the newest first.
+    """Return the runs that were planned and can be read, each with its newest round, the newest first.
 
     Raises:
         NotFoundError: there is none.
     """
-    plans = [(run, plan) for run in store.folders(Layout.runs()) if (plan := latest_round(store, run)) is not None]
+    plans, _ = survey(store)
     if not plans:
         raise NotFoundError(f"No run in {store.url} was ever planned to its end. `submit run SPEC` begins one.")
-    return sorted(plans, key=lambda item: item[1].created, reverse=True)
+    return plans
+
+
+def survey(store: Store) -> tuple[list[tuple[str, RoundPlan]], dict[str, FoldfleetError]]:
+    """Return the runs that were planned, the newest first, and those whose plans cannot be read, with the reasons."""
+    plans: list[tuple[str, RoundPlan]] = []
+    unreadable: dict[str, FoldfleetError] = {}
+    for run in store.folders(Layout.runs()):
+        try:
+            plan = latest_round(store, run)
+        except FoldfleetError as error:
+            unreadable[run] = error
+        else:
+            plans.extend([] if plan is None else [(run, plan)])
+    return sorted(plans, key=lambda item: item[1].created, reverse=True), unreadable

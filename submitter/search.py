@@ -71,18 +71,9 @@ def make_search(loaded: LoadedSpec, inspection: Inspection) -> Search:
 
 
 def stored_search(store: Store, plan: RoundPlan) -> Search:
-    """Return the search of a run as the store keeps it: no spec file, no data file is read.
-
-    Raises:
-        NotFoundError: the data are no longer in the store.
-    """
-    if not store.exists(Layout.manifest(plan.dataset_id)):
-        raise NotFoundError(
-            f"The data of {plan.run_id} ({plan.dataset_id}) are no longer in {store.url}. "
-            "Run the spec again: `submit run SPEC` stores them anew and computes only what is missing."
-        )
+    """Return the search of a run as the store keeps it: no spec file, no data file is read, nor need be there."""
     text = store.get(Layout.spec(plan.run_id))
-    space = CandidateSpace(rounds.load_space(store, plan.run_id))
+    space = CandidateSpace(rounds.planned_space(store, plan))
     return Search(
         plan.run_id,
         parse(text, f"spec.yaml of {plan.run_id}", allowed=plan.engine.modules).spec,
@@ -98,6 +89,19 @@ def _constant_fields(plan: RoundPlan) -> dict[str, Any]:
         "score_kind train_score"
     )
     return {name: getattr(plan, name) for name in names.split()}
+
+
+def check_data(store: Store, search: Search) -> None:
+    """Refuse to compute more of a run whose data are gone; looking at it needs none.
+
+    Raises:
+        NotFoundError: the data are no longer in the store.
+    """
+    if not store.exists(Layout.manifest(search.fields["dataset_id"])):
+        raise NotFoundError(
+            f"The data of {search.run_id} ({search.fields['dataset_id']}) are no longer in {store.url}. "
+            "Run the spec again: `submit run SPEC` stores them anew and computes only what is missing."
+        )
 
 
 def check_engine(search: Search) -> None:
@@ -119,7 +123,8 @@ def keep(store: Store, search: Search) -> Search:
     """Store the spec and the candidates, and return the search with the candidates that were stored first."""
     space = rounds.keep_space(store, search.run_id, search.text, search.space.frozen)
     rounds.register(store, search.fields["book_id"], search.run_id)
-    return replace(search, space=CandidateSpace(space))
+    same = space.digest() == search.space.frozen.digest()
+    return search if same else replace(search, space=CandidateSpace(space))  # a space remembers its keys
 
 
 def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, workers: int, reuse: bool) -> Draft:
@@ -128,6 +133,8 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, work
     A round without reuse (``--fresh``) belongs to the same run: its rows count because it is the newest round,
     each cell of it still has exactly one result, and the views change only once it is as complete as they are.
     """
+    if previous is not None:
+        rounds.planned_space(store, previous)  # the candidates are still those that the finished cells belong to
     fields = search.fields
     known = None
     if reuse:
@@ -142,6 +149,7 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, work
     plan = fields | {
         "round": 0 if previous is None else previous.round + 1,
         "num_known": 0 if known is None else known.num_rows,
+        "space_digest": search.space.frozen.digest(),
         "workers": workers,
     }
     return rounds.draft_round(plan, tasks, None if known is None else table_to_parquet(known))

@@ -13,6 +13,9 @@ from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 
 
+_TABLES = ("cv_results.parquet", "cv_results.csv")
+
+
 class RunState(StrEnum):
     """The states of a run; every one but the first two can be resumed or is final."""
 
@@ -55,9 +58,16 @@ class Standing:
 
 
 def read_view(store: Store, run_id: str) -> dict[str, Any] | None:
-    """Return the summary beside a run's tables, or None before the first reduce."""
+    """Return the summary beside a run's tables, or None where there is none or the tables it describes are gone."""
     body = store.get_or_none(Layout.view(run_id, "best.json"))
-    document: dict[str, Any] | None = None if body is None else json.loads(body)
+    if body is None or not all(store.exists(Layout.view(run_id, name)) for name in _TABLES):
+        return None
+    try:
+        document: dict[str, Any] = json.loads(body)
+    except ValueError:
+        return None  # damaged: the next reduce writes it anew
+    if "model" in document and not store.exists(Layout.view(run_id, document["model"])):
+        del document["model"]
     return document
 
 
@@ -87,8 +97,25 @@ def poll_to_end(reader: ProgressReader) -> Progress:
 
 
 def was_sent(store: Store, plan: RoundPlan) -> bool:
-    """Say whether any array of a round was ever handed to a backend."""
-    return any(store.exists(Layout.handle(plan.run_id, plan.round, j, 0)) for j in range(len(plan.arrays)))
+    """Say whether any array of a round was ever handed to a backend.
+
+    A claim can stay without a handle: its sender was killed in between, and whoever came next sent under the next
+    claim. If it was killed after sending, what the tasks wrote tells. Two listings, where nothing was sent.
+    """
+    run_id, index = plan.run_id, plan.round
+    if any(_has_handle(store, plan, j) for j in range(len(plan.arrays))):
+        return True
+    written = (Layout.logs(run_id, index), Layout.all_done(run_id, index))
+    return any(next(iter(store.keys(prefix)), None) is not None for prefix in written)
+
+
+def _has_handle(store: Store, plan: RoundPlan, array: int) -> bool:
+    number = 0
+    while store.exists(Layout.claim(plan.run_id, plan.round, array, number)):
+        if store.exists(Layout.handle(plan.run_id, plan.round, array, number)):
+            return True
+        number += 1
+    return False
 
 
 def is_cancelled(store: Store, plan: RoundPlan) -> bool:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
 
 from jobspec.errors import InterruptedRun
 from jobspec.runs.progress import Progress, ProgressReader
@@ -14,15 +13,12 @@ from jobspec.runs.rounds import RoundPlan, latest_round
 from jobspec.search.candidates import describe
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
-from submitter.cli.display import Describe, Display, make_display
 from submitter.liveness import Liveness
 from submitter.search import Search
+from submitter.showing import DisplayFactory, NoDisplay
 from submitter.standing import poll_to_end
 
 POLL_SECONDS = 0.3
-
-DisplayFactory: TypeAlias = Callable[[Describe, str], Display]
-"""Makes a display from a function that describes a candidate, and a label."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Watcher:
 
     store: Store
     liveness: Liveness
-    display: DisplayFactory = make_display
+    display: DisplayFactory = NoDisplay
     sleep: Callable[[float], None] = time.sleep
 
     def watch(self, search: Search) -> None:

@@ -73,6 +73,8 @@ def is_trusted(entry: Path, verify: bool = False) -> bool:
         return False
     if meta.get("format_version") != FORMAT_VERSION:
         return False
+    if not all(_has_size(entry, block) for block in meta["blocks"]):
+        return False  # something cleaned up behind our back
     if meta["boot_id"] == boot_id():
         return True
     if not verify or not all(_is_intact(entry, Block.model_validate_json(json.dumps(b))) for b in meta["blocks"]):
@@ -196,6 +198,13 @@ def _digests(path: Path) -> list[str]:
         while body := file.read(BLOCK_BYTES):
             digests.append(xxhash.xxh3_128_hexdigest(body))
     return digests
+
+
+def _has_size(entry: Path, block: dict[str, Any]) -> bool:
+    try:
+        return (entry / str(block["file"])).stat().st_size == int(block["nbytes"])
+    except OSError:
+        return False
 
 
 def _is_intact(entry: Path, block: Block) -> bool:

@@ -8,8 +8,9 @@ ever lock different files of one name. Starts no threads: callers fork.
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from jobspec.hostlock import HostLock
 from jobspec.search.inspection import Manifest
 from jobspec.stores.base import Store
 from jobspec.stores.folder import explain_os_error, free_bytes
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _SPARE_BYTES = 16 * 2**20
 """Left free beside a fold, for logs and locks."""
@@ -97,14 +100,32 @@ class FoldCache:
             _remove(entry)
             splits = load_splits(store, manifest.dataset_id, split_id)
             needed = fold_bytes(manifest, splits, split)
-            self._make_room(needed)
-            aside = _aside(entry)
-            try:
-                build_fold(aside, store, manifest, splits, split)
-                aside.rename(entry)
-            except BaseException:
-                shutil.rmtree(aside, ignore_errors=True)
+
+            def build() -> None:
+                self._make_room(needed)
+                aside = _aside(entry)
+                try:
+                    build_fold(aside, store, manifest, splits, split)
+                    aside.rename(entry)
+                except BaseException:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    raise
+
+            self._retry_if_full(build, entry, needed)
+
+    def _retry_if_full(self, build: Callable[[], None], entry: Path, needed: int) -> None:
+        """Build; if the disk filled up meanwhile (others write there, too), evict all that is unused and build again.
+
+        A quota shows in the error alone, never in the free bytes, so that making room beforehand cannot see it.
+        """
+        try:
+            build()
+        except OSError as error:
+            if error.errno not in _FULL:
                 raise
+            self.evict()
+            with _explained(entry, needed):
+                build()
 
     def _make_room(self, needed: int) -> None:
         """Evict unlocked folds, oldest first, until the fold fits; say both numbers if it never will."""
@@ -175,8 +196,8 @@ def _remove(entry: Path) -> None:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, needed: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise explain_os_error(error, path, 0) from error
+        raise explain_os_error(error, path, needed) from error

@@ -109,7 +109,9 @@ def _stage(
     dtype = np.dtype(data.dtype) if data.dtype else source.feature_dtype(selection.features)
     with store.staging() as folder:
         try:
-            x_block, pieces, warnings = _write_matrix(folder / "X.npy", source, selection, dtype, data.rows)
+            x_block, pieces, warnings, num_missing = _write_matrix(
+                folder / "X.npy", source, selection, dtype, data.rows
+            )
             _refuse_few_rows(x_block, origin.name)
             arrays = {
                 name: finish_side(name, pieces[name], data.types.get(name), source.untyped) for name in selection.sides
@@ -126,6 +128,7 @@ def _stage(
             weights=sides.get("weights"),
             groups=sides.get("groups"),
             extra={name: sides[f"extra-{i}"] for i, name in enumerate(selection.extra)},
+            num_missing=num_missing,
             target=selection.target,
             source_digest=digest,
             reading_options=origin.options,
@@ -138,7 +141,8 @@ def _stage(
 
 def _write_matrix(
     path: Path, source: Source, selection: Selection, dtype: np.dtype[Any], rows: int | None
-) -> tuple[Block, dict[str, list[Any]], tuple[str, ...]]:
+) -> tuple[Block, dict[str, list[Any]], tuple[str, ...], int]:
+    """Return X's description, the pieces of the columns beside it, warnings, and the number of missing values."""
     writer = MatrixWriter(path, dtype, selection.features)
     pieces: dict[str, list[Any]] = {name: [] for name in selection.sides}
     try:
@@ -149,7 +153,7 @@ def _write_matrix(
         block, warnings = writer.close()
     finally:
         writer.abort()
-    return block, pieces, warnings
+    return block, pieces, warnings, writer.num_missing
 
 
 def _refuse_few_rows(block: Block, name: str) -> None:

@@ -33,6 +33,11 @@ class MatrixWriter:
         self._constant = np.arange(len(columns))
         self._value = np.full(len(columns), np.nan)
 
+    @property
+    def num_missing(self) -> int:
+        """Return how many values are missing so far."""
+        return int(self._num_missing.sum())
+
     def append(self, chunk: NDArray[Any]) -> None:
         """Check and write rows of the writer's type.
 
@@ -93,8 +98,7 @@ class MatrixWriter:
 
     def _warn_missing(self) -> tuple[str, ...]:
         names = [self._columns[i] for i in np.flatnonzero(self._num_missing)]
-        count = int(self._num_missing.sum())
-        return (f"{_name_columns(names)} with missing values ({count} in all)",) if names else ()
+        return (f"{_name_columns(names)} with missing values ({self.num_missing} in all)",) if names else ()
 
 
 def _name_columns(names: list[str]) -> str:

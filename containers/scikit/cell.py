@@ -27,7 +27,7 @@ MAX_ERROR_CHARACTERS = 2000
 
 # NumPy: "assignment destination is read-only", "output array is read-only", "cannot set WRITEABLE flag ...";
 # Cython: "buffer source array is read-only".
-READ_ONLY = re.compile(r"read-only|read only|WRITEABLE", re.IGNORECASE)
+_READ_ONLY = re.compile(r"read-only|read only|WRITEABLE", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class CellRunner:
         key = self.key(members[0])
         with warning_log() as warned, cpu_meter() as meter:
             outcome = self._evaluate(fold, split, members[0], key)
-            if writable is not None and outcome.error and READ_ONLY.search(outcome.error):
+            if writable is not None and outcome.error and wants_to_write(outcome.error):
                 outcome = self._evaluate(writable(), split, members[0], key)
         return [self._row(member, split, outcome, meter, warned, member != members[0]) for member in members]
 
@@ -191,6 +191,11 @@ def describe_error(error: BaseException) -> str:
     except Exception:  # noqa: BLE001  # a message can raise, too
         text = ""
     return one_line(f"{type(error).__name__}: {text}".removesuffix(": "), MAX_ERROR_CHARACTERS)
+
+
+def wants_to_write(error: str) -> bool:
+    """Say whether an error, of any type, tells that an estimator wrote into its read-only input."""
+    return _READ_ONLY.search(error) is not None
 
 
 def digest_scores(scores: Mapping[str, float]) -> str:

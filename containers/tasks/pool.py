@@ -43,7 +43,9 @@ class Worker:
         self.number = number
         self.connection, theirs = context.Pipe()
         inherited = [*others, self.connection]
-        self.process: ForkProcess = context.Process(target=_run, args=(theirs, inherited, serve), daemon=False)
+        self.process: ForkProcess = context.Process(
+            target=_run, args=(theirs, inherited, serve, os.getpid()), daemon=False
+        )
         sys.stdout.flush()
         sys.stderr.flush()
         self.process.start()
@@ -84,17 +86,18 @@ class Pool:
         """End a worker at once."""
         self._workers.pop(number).kill()
 
-    def wait(self, timeout: float | None, *extra: int) -> list[Answer]:
+    def wait(self, timeout: float | None, *extra: Connection | int) -> list[Answer]:
         """Return what the workers said, at the latest after ``timeout`` seconds or when ``extra`` can be read."""
-        handles: list[Any] = [*extra]
-        for worker in self._workers.values():
-            handles += [worker.connection, worker.process.sentinel]
-        ready = set(wait(handles, timeout))
+        ready = set(wait([*extra, *self.handles()], timeout))
         answers: list[Answer] = []
         for worker in list(self._workers.values()):
             if worker.connection in ready or worker.process.sentinel in ready:
                 answers.extend(self._hear(worker))
         return answers
+
+    def handles(self) -> list[Connection | int]:
+        """Return what becomes readable when a worker says something or dies."""
+        return [handle for worker in self._workers.values() for handle in (worker.connection, worker.process.sentinel)]
 
     def drain(self) -> list[Answer]:
         """Return what has been said already, without waiting."""
@@ -118,19 +121,23 @@ class Pool:
             yield Answer(worker.number, "died", worker.process.exitcode)
 
 
-def die_with_parent(signal_number: int = signal.SIGKILL) -> None:
-    """Ask Linux to signal this process when its parent dies; elsewhere a closed pipe must do."""
+def die_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:
+    """Ask Linux to signal this process when its parent dies; elsewhere a closed pipe must do.
+
+    Args:
+        parent: the parent's process id, asked for before the fork: it can be dead by now.
+        signal_number: what to send.
+    """
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:
             os.kill(os.getpid(), signal_number)
 
 
-def _run(connection: Connection, inherited: Sequence[Connection], serve: Serve) -> None:
+def _run(connection: Connection, inherited: Sequence[Connection], serve: Serve, parent: int) -> None:
     for other in inherited:
         other.close()  # else a dead parent's pipe would stay open in this worker's siblings
-    _become_worker()
+    _become_worker(parent)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has closed its end
         while True:
             _answer(connection, serve, connection.recv())
@@ -146,10 +153,10 @@ def _answer(connection: Connection, serve: Serve, message: Any) -> None:
         connection.send(("bug", traceback.format_exc()))
 
 
-def _become_worker() -> None:
+def _become_worker(parent: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent()
+    die_with_parent(parent)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_PREFERRED_VICTIM, encoding="ascii")

@@ -6,12 +6,13 @@ numeric code, so that it can fork a new worker at any moment.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from containers.tasks.board import Board, Family
@@ -41,7 +42,7 @@ class Session:
     """Run boards to their end.
 
     Args:
-        boards: tasks in the order in which they are opened.
+        boards: tasks in the order in which they are opened; one that is closed is forgotten, with its rows.
         pool: where families are fitted; it answers ``started``, ``rows``, ``refused`` and ``bug``.
         closer: folds the logs of finished boards.
         give_up: makes the rows of cells that could not be finished: (split, family, reason) -> rows.
@@ -49,14 +50,14 @@ class Session:
         now: the clock, in seconds.
     """
 
-    boards: Sequence[Board]
+    boards: Iterator[Board]
     pool: Pool
     rules: Rules
     closer: Closer
     give_up: Callable[[int, Family, str], list[Row]]
     stop_asked: Callable[[], bool]
     now: Callable[[], float]
-    _unopened: deque[Board] = field(default_factory=deque)
+    _coming: deque[Board] = field(default_factory=deque)
     _open: list[Board] = field(default_factory=list)
     _idle: list[int] = field(default_factory=list)
     _hands: dict[int, tuple[Board, Family]] = field(default_factory=dict)
@@ -72,25 +73,30 @@ class Session:
         Raises:
             FoldfleetError: a worker found that the work cannot go on, such as a full disk.
         """
-        self._unopened.extend(self.boards)
         try:
-            while not self._finished():
+            while self._is_left():
                 self._assign()
                 self._flush()
                 if signalled() or self._stop_is_asked():
                     self._stop()
-                    return False
-                for answer in self.pool.wait(self._patience(), wakeup) if not self._finished() else ():
+                    return not (self._open or self._coming)
+                for answer in self.pool.wait(self._patience(), wakeup, *self.closer.handles()):
                     self._hear(answer)
+                self.closer.poll()
                 self._enforce_limits()
-            self._flush()
-            self.closer.finish()
             return True
+        except Exception:
+            self._keep()
+            raise
         finally:
             self.pool.close()
+            self.closer.end()
 
-    def _finished(self) -> bool:
-        return not self._unopened and not self._open
+    def _is_left(self) -> bool:
+        """Say whether a task is open or to be opened, or a log to be folded."""
+        if not self._coming and (board := next(self.boards, None)) is not None:
+            self._coming.append(board)
+        return bool(self._coming or self._open or self.closer.busy)
 
     def _patience(self) -> float:
         return min(TICK_SECONDS, self.rules.flush_seconds)
@@ -113,19 +119,27 @@ class Session:
         for board in self._open:
             if (family := board.take()) is not None:
                 return board, family
-        while self._unopened:
-            board = self._unopened.popleft()
+        if any(board.suspects for board in self._open):
+            return self._next_suspect()
+        while self._is_left() and self._coming:
+            board = self._coming.popleft()
             self._open_board(board)
             if (family := board.take()) is not None:
                 return board, family
-        return self._next_suspect()
+            if board.suspects:
+                return self._next_suspect()
+        return None
 
     def _next_suspect(self) -> tuple[Board, Family] | None:
-        """Return a family that must run alone, once nothing else is in hand."""
-        for board in self._open if not self._hands else ():
-            if (family := board.take_suspect()) is not None:
-                return board, family
-        return None
+        """Return a family that must run alone, once nothing else is in hand; idle workers give back their memory.
+
+        Suspects go before the tasks behind theirs, so that their fold is still mapped and their task ends in time.
+        """
+        if self._hands:
+            return None
+        while self._idle:
+            self.pool.kill(self._idle.pop())
+        return next((board, family) for board in self._open if (family := board.take_suspect()) is not None)
 
     def _open_board(self, board: Board) -> None:
         board.open(self.now())
@@ -145,11 +159,11 @@ class Session:
 
     def _hear(self, answer: Answer) -> None:
         board, family = self._hands.get(answer.worker, (None, None))
+        if answer.event == "died" and answer.worker in self._idle:
+            self._idle.remove(answer.worker)
         if answer.event == "refused":
-            self._stop()
             raise FoldfleetError.from_json(answer.payload)
         if answer.event == "bug":
-            self._stop()
             raise RuntimeError(f"a worker failed outside of a fit:\n{answer.payload}")
         if board is None or family is None:
             return
@@ -208,6 +222,11 @@ class Session:
         del self._hands[worker]
         self._lose(board, family, reason)
 
+    def _keep(self) -> None:
+        """Write down what is finished, as far as that is still possible after an error."""
+        with contextlib.suppress(Exception):
+            self._stop()
+
     def _stop(self) -> None:
         """Keep what is finished, give up what is in flight."""
         for answer in self.pool.drain():
@@ -224,7 +243,7 @@ def describe_death(exit_code: int) -> str:
     if exit_code == -signal.SIGKILL:
         return "the worker was killed (SIGKILL; out of memory is the usual cause)"
     if exit_code < 0:
-        return f"the worker was killed by {signal.Signals(-exit_code).name}"
+        return f"the worker was killed by {signal.strsignal(-exit_code) or 'a signal'} (signal {-exit_code})"
     return f"the worker ended itself with exit code {exit_code}"
 
 

@@ -34,7 +34,7 @@ from jobspec.protocol import (
     array_lock,
     usable_cpus,
 )
-from jobspec.runs.rounds import RoundPlan, load_round, load_space, load_tasks
+from jobspec.runs.rounds import RoundPlan, load_round, load_tasks, planned_space
 from jobspec.runs.rows import Row, make_lost_row
 from jobspec.runs.tasklog import TaskLog
 from jobspec.search.candidates import CandidateSpace
@@ -58,7 +58,7 @@ def work(store: Store, run_id: str, round_index: int, first_task: int) -> ExitCo
     plan = load_round(store, run_id, round_index)
     first = first_task + int(os.environ.get(ARRAY_INDEX, "0"))
     count = int(os.environ.get(NUM_TASKS, "0"))
-    lock = HostLock(array_lock(load_settings().cache, store.url, run_id))
+    lock = HostLock(array_lock(store, load_settings().cache, run_id), probed=True)
     if count and not lock.acquire():
         raise TryLaterError(
             f"Another process of this machine is working on {run_id}. `submit watch {run_id}` follows it."
@@ -89,7 +89,7 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
     _check_engine(plan, spec.identity())
     attempt = uuid.uuid4().hex
     origin = Origin(attempt, str(describe_host()["host"]), plan.engine.kernel)
-    space = CandidateSpace(load_space(store, plan.run_id))
+    space = CandidateSpace(planned_space(store, plan))
     manifest = load_manifest(store, plan.dataset_id)
     runner = CellRunner(
         space,
@@ -112,7 +112,7 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
         ]
 
     return Session(
-        boards=list(_boards(store, plan, first, count, attempt)),
+        boards=_boards(store, plan, first, count, attempt),
         pool=Pool(place.serve),
         rules=Rules(
             workers=settings.workers or usable_cpus(),

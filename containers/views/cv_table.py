@@ -145,21 +145,25 @@ def _first_text(texts: Sequence[str | None], position: NDArray[np.int64]) -> lis
 
 
 def _describe_candidates(space: CandidateSpace) -> Columns:
-    """Return ``estimator``, ``params`` as JSON and one ``param_*`` column for each parameter that is searched."""
+    """Return ``estimator``, ``name`` if entries have one, ``params`` as JSON and a ``param_*`` column for each axis."""
     names: dict[int, str] = {}
     estimators: list[str] = []
+    labels: list[str | None] = []
     texts: list[str] = []
     values: dict[str, list[Any]] = {}
     shown: dict[str, dict[int, Any]] = {}
     for index in range(len(space)):
         candidate = space.candidate(index)
         estimators.append(_entry_name(names, candidate.entry_index, candidate.definition))
+        labels.append(candidate.entry_name)
         params = {name: _plain(shown, name, value) for name, value in candidate.assignments.items()}
         for name, value in params.items():
             values.setdefault(name, []).extend([None] * (index - len(values.get(name, []))))
             values[name].append(value)
         texts.append(json.dumps(params))
     columns: Columns = {"estimator": pa.array(estimators, pa.string())}
+    if any(entry.name for entry in space.frozen.entries):
+        columns["name"] = pa.array(labels, pa.string())
     for name in sorted(values):
         columns[f"param_{name}"] = param_column(values[name] + [None] * (len(space) - len(values[name])))
     return columns | {"params": pa.array(texts, pa.string())}

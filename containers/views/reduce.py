@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from containers.views.cv_table import Grid, make_cv_results, make_grid
 from containers.views.table import Aggregate
@@ -18,7 +19,7 @@ from jobspec.grammar.load import parse
 from jobspec.grammar.spec import Spec
 from jobspec.grammar.values import plain
 from jobspec.runs.results import RoundRows, read_rows
-from jobspec.runs.rounds import RoundPlan, load_space, require_round
+from jobspec.runs.rounds import RoundPlan, planned_space, require_round
 from jobspec.runs.rows import table_to_parquet
 from jobspec.search.candidates import CandidateSpace, describe
 from jobspec.stores.base import Store
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 FILES = {"cv_results": "cv_results.parquet", "cv_results_csv": "cv_results.csv", "best": "best.json"}
 
-MAX_NAMED = 20
-"""Missing cells named in the summary; all of them are in the table as empty scores."""
-
 
 def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
     """Make the views of a run from its newest round and return a summary.
@@ -41,7 +39,7 @@ def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
     """
     plan = require_round(store, run_id)
     spec = parse(store.get(Layout.spec(run_id)), "spec.yaml", allowed=plan.engine.modules).spec
-    space = CandidateSpace(load_space(store, run_id))
+    space = CandidateSpace(planned_space(store, plan))
     rows = read_rows(store, plan)
     grid = make_grid(rows.table, plan.num_candidates, plan.num_splits)
     _fold_round(store, plan, rows)
@@ -64,7 +62,6 @@ def _fold_round(store: Store, plan: RoundPlan, rows: RoundRows) -> None:
 def _summary(plan: RoundPlan, grid: Grid) -> dict[str, Any]:
     states = np.asarray(grid.table["state"].to_pylist(), dtype=object)
     used = np.unique(grid.position[grid.finished])
-    missing = np.argwhere(~grid.finished)
     cpu_s = grid.matrix("cpu_s")
     shared = np.append(grid.table["shared_fit"].to_numpy(zero_copy_only=False).astype(bool), False)[grid.position]
     return {
@@ -77,14 +74,35 @@ def _summary(plan: RoundPlan, grid: Grid) -> dict[str, Any]:
             "done": int(grid.finished.sum()),
             "failed": int((states[used] == "fit_error").sum()),
             "lost": int(grid.lost.sum()),
-            "missing": int(len(missing) - grid.lost.sum()),
+            "missing": int((~grid.finished).sum() - grid.lost.sum()),
+            "nan": _count_nan(plan, grid),
         },
-        "missing": [{"candidate": int(c), "split": int(s)} for c, s in missing[:MAX_NAMED]],
+        "missing": [
+            {"split": split, "candidates": _ranges(np.flatnonzero(~grid.finished[:, split]))}
+            for split in np.flatnonzero(~grid.finished.all(axis=0)).tolist()
+        ],
         "divergent": int(np.sum(grid.table["divergent"].to_numpy(zero_copy_only=False))),
         "seconds": {"fit": float(np.nansum(np.where(shared, 0.0, cpu_s)))},
         "first_error": next((text for text in grid.table["error"].to_pylist() if text), None),
         "num_warnings": int(np.sum(grid.table["num_warnings"].to_numpy(zero_copy_only=False))),
     }
+
+
+def _count_nan(plan: RoundPlan, grid: Grid) -> int:
+    """Count the cells in which nothing raised, but a scorer itself gave NaN."""
+    nan = np.zeros(grid.position.shape, dtype=bool)
+    for scorer in plan.scorers:
+        nan |= np.isnan(grid.matrix(f"test_{scorer}"))
+    failed = np.append(np.asarray(grid.table["error"].is_valid()), True)
+    return int((nan & grid.finished & ~failed[grid.position]).sum())
+
+
+def _ranges(indices: NDArray[np.int64]) -> list[list[int]]:
+    """Return sorted indices as ranges [first, stop), so that a million missing candidates stay readable."""
+    if not len(indices):
+        return []
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return [[int(run[0]), int(run[-1]) + 1] for run in runs]
 
 
 def _best(spec: Spec, plan: RoundPlan, space: CandidateSpace, summaries: dict[str, Aggregate]) -> dict[str, Any] | None:
@@ -111,9 +129,17 @@ def _best(spec: Spec, plan: RoundPlan, space: CandidateSpace, summaries: dict[st
 
 
 def _would_lose_cells(store: Store, run_id: str, summary: dict[str, Any]) -> bool:
-    body = store.get_or_none(Layout.view(run_id, "best.json"))
-    before = json.loads(body) if body else None
-    return before is not None and before["cells"]["done"] > summary["cells"]["done"]
+    before = _read_best(store, run_id)
+    return bool(before) and before["cells"]["done"] > summary["cells"]["done"]
+
+
+def _read_best(store: Store, run_id: str) -> dict[str, Any]:
+    """Return the summary of the views there are; an empty one where there is none, or it was damaged."""
+    try:
+        document: dict[str, Any] = json.loads(store.get_or_none(Layout.view(run_id, "best.json")) or b"{}")
+    except ValueError:
+        return {}
+    return document
 
 
 def _write_views(store: Store, run_id: str, table: pa.Table, summary: dict[str, Any]) -> None:
@@ -123,7 +149,7 @@ def _write_views(store: Store, run_id: str, table: pa.Table, summary: dict[str, 
         pyarrow.csv.write_csv(table, folder / "cv_results.csv")
         for name in ("cv_results.parquet", "cv_results.csv"):
             store.put_file(Layout.view(run_id, name), folder / name)
-    before = json.loads(store.get_or_none(Layout.view(run_id, "best.json")) or b"{}")
+    before = _read_best(store, run_id)
     same_best = (before.get("best") or {}).get("candidate") == (summary["best"] or {}).get("candidate")
     kept = {"model": before["model"]} if same_best and before.get("complete") and "model" in before else {}
     store.put(Layout.view(run_id, "best.json"), json.dumps(summary | kept, indent=1).encode())

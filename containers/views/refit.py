@@ -14,14 +14,14 @@ import joblib
 import numpy as np
 from sklearn.base import is_classifier
 
-from containers.data.dataset import Dataset, load_manifest, open_dataset
+from containers.data.dataset import Dataset, load_manifest, open_dataset, verify
 from containers.scikit.build import make_estimator, weight_parameter
-from containers.scikit.cell import READ_ONLY, describe_error
+from containers.scikit.cell import describe_error, wants_to_write
 from containers.scikit.meters import warning_log
 from containers.scikit.seeding import make_seed, seed_generators
 from jobspec.errors import NotFoundError
 from jobspec.grammar.values import encode, plain
-from jobspec.runs.rounds import RoundPlan, load_space, require_round
+from jobspec.runs.rounds import RoundPlan, planned_space, require_round
 from jobspec.search.candidates import Candidate, CandidateSpace, describe
 from jobspec.search.identity import make_cell_key
 from jobspec.search.inspection import Manifest
@@ -68,6 +68,7 @@ def refit(store: Store, run_id: str) -> dict[str, Any]:
 
     Raises:
         NotFoundError: the run has not been reduced yet.
+        DataError: a stored block or the candidates are damaged; every digest is compared before the fit.
     """
     plan = require_round(store, run_id)
     body = store.get_or_none(Layout.view(run_id, "best.json"))
@@ -76,8 +77,10 @@ def refit(store: Store, run_id: str) -> dict[str, Any]:
     summary = json.loads(body)
     if (reason := _why_not(summary)) is not None:
         return {"model": None, "reason": reason, "seconds": 0.0}
-    winner = Winner(plan, CandidateSpace(load_space(store, run_id)), int(summary["best"]["candidate"]), summary)
+    winner = Winner(plan, CandidateSpace(planned_space(store, plan)), int(summary["best"]["candidate"]), summary)
     if _is_done(store, winner):
+        # A crash after the card, or another reduce, leaves a best.json that does not name the model.
+        _note_model(store, winner)
         return {"model": _place(store, run_id), "reason": None, "seconds": 0.0}
     return _fit_and_write(store, winner)
 
@@ -101,6 +104,7 @@ def _is_done(store: Store, winner: Winner) -> bool:
 def _fit_and_write(store: Store, winner: Winner) -> dict[str, Any]:
     manifest = load_manifest(store, winner.plan.dataset_id)
     dataset = open_dataset(store, manifest)
+    verify(dataset)
     start = time.perf_counter()
     with warning_log() as warned:
         try:
@@ -120,8 +124,8 @@ def _fit(winner: Winner, dataset: Dataset) -> Any:
     """Fit on the read-only maps, and on a copy if the estimator wants to write into its input."""
     try:
         return _fit_on(winner, dataset.X, dataset.y, dataset.weights)
-    except ValueError as error:
-        if not READ_ONLY.search(str(error)):
+    except Exception as error:
+        if not wants_to_write(describe_error(error)):
             raise
     weights = None if dataset.weights is None else dataset.weights.copy()
     return _fit_on(winner, dataset.X.copy(), dataset.y.copy(), weights)
@@ -231,7 +235,8 @@ def _note_model(store: Store, winner: Winner) -> None:
     """Say in best.json where the model lies, unless it names another winner by now."""
     key = Layout.view(winner.plan.run_id, "best.json")
     summary = json.loads(store.get(key))
-    if summary["complete"] and (summary["best"] or {}).get("candidate") == winner.index:
+    is_winner = summary["complete"] and (summary["best"] or {}).get("candidate") == winner.index
+    if is_winner and summary.get("model") != MODEL:
         store.put(key, json.dumps(summary | {"model": MODEL}, indent=1).encode())
 
 

@@ -37,7 +37,10 @@ class DataSpec(StrictModel):
     )
     drop: tuple[Name, ...] = Field((), description="Columns to leave out.")
     groups: Name | None = Field(None, description="The column with the groups of a grouped splitter.")
-    weights: Name | None = Field(None, description="The column that goes to the last step's `fit` as `sample_weight`.")
+    weights: Name | None = Field(
+        None,
+        description="The column that goes to the last step's `fit` as `sample_weight`. Scores stay unweighted.",
+    )
     types: dict[Name, Literal["string", "int", "float", "bool"]] = Field(
         {}, description="The type of a column that a reader would guess otherwise, as `zip: string`."
     )

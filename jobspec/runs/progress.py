@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -10,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobspec.runs.rounds import RoundPlan, load_known, load_tasks
-from jobspec.runs.rows import Row, table_from_parquet
-from jobspec.runs.tasklog import LogState
+from jobspec.runs.rows import Row, table_from_parquet, table_schema
+from jobspec.runs.tasklog import LogState, decode_part
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 
@@ -30,7 +29,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Progress:
-    """Cells of a run by state; ``reused`` were final before the round began.
+    """Cells of a run by state; ``reused`` have scores from before the round, ``failed`` are those of any time.
 
     ``fit_s`` are the CPU seconds of fits and scores, train scores among them.
     """
@@ -81,6 +80,7 @@ class ProgressReader:
         self._states: Counter[str] = Counter()
         self._means = _Means()
         self._fit_s = 0.0
+        self._known_failed = 0
         self._open = set(range(plan.num_tasks))
         self._count_known()
 
@@ -93,9 +93,9 @@ class ProgressReader:
             self._read(task)
         return Progress(
             total=self._plan.num_cells,
-            reused=self._plan.num_known,
+            reused=self._plan.num_known - self._known_failed,
             ok=self._states["ok"],
-            failed=self._states["fit_error"],
+            failed=self._states["fit_error"] + self._known_failed,
             lost=self._states["lost"],
             in_flight=sum(map(self._num_in_flight, self._open & self._logs.keys())),
             best=self._means.best(),
@@ -107,9 +107,10 @@ class ProgressReader:
         return [attempt.start for _, log in sorted(self._logs.items()) for attempt in log.attempts.values()]
 
     def _count_known(self) -> None:
-        """Let the rows that were final before the round began take part in the choice of the best candidate."""
+        """Let the rows that were final before the round began count: as failures, and for the best candidate."""
         if (body := load_known(self._store, self._plan)) is not None:
-            table = table_from_parquet(body)
+            table = table_from_parquet(body, table_schema(self._plan.scorers, self._plan.train_score))
+            self._known_failed = table["state"].to_pylist().count("fit_error")
             for candidate, score in zip(table["candidate"].to_pylist(), table[self._score].to_pylist(), strict=True):
                 self._means.add(candidate, score)
 
@@ -117,7 +118,7 @@ class ProgressReader:
         while (body := self._store.get_or_none(self._part(task))) is not None:
             log = self._logs.setdefault(task, LogState())
             before = len(log.rows)
-            log.fold(json.loads(body))
+            log.fold(decode_part(body, self._part(task)))
             for row in list(log.rows.values())[before:]:
                 self._count(row)
         if task in self._logs and len(self._logs[task].rows) == self._sizes[task]:

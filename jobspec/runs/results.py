@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jobspec.errors import DataError
 from jobspec.runs.rounds import RoundPlan, latest_round, load_known, runs_of_book
 from jobspec.runs.rows import FINAL, concat_tables, rows_to_table, table_from_parquet, table_schema
-from jobspec.runs.tasklog import LogState
+from jobspec.runs.tasklog import LogState, decode_part
 from jobspec.search.candidates import CandidateSpace
 from jobspec.search.identity import make_cell_key
 from jobspec.stores.base import Store
@@ -17,6 +18,8 @@ from jobspec.stores.layout import Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,39 @@ def schema_of(plan: RoundPlan) -> pa.Schema:
 
 
 def read_rows(store: Store, plan: RoundPlan) -> RoundRows:
-    """Read every row of a round: O(tasks) reads, no listing."""
-    if (body := store.get_or_none(Layout.all(plan.run_id, plan.round))) is not None:
-        return RoundRows(table_from_parquet(body), ())
+    """Read every row of a round: O(tasks) reads, no listing.
+
+    A folded table that was damaged counts as absent: the logs under it are whole, or say so themselves.
+    """
+    schema = schema_of(plan)
+    if (table := _read_table(store, Layout.all(plan.run_id, plan.round), schema)) is not None:
+        return RoundRows(table, ())
     known = load_known(store, plan)
-    tables = [schema_of(plan).empty_table()] if known is None else [table_from_parquet(known)]
+    tables = [schema.empty_table() if known is None else table_from_parquet(known, schema)]
     open_tasks: list[int] = []
     for task in range(plan.num_tasks):
-        done = store.get_or_none(Layout.done(plan.run_id, plan.round, task))
-        if done is None:
+        table = _read_table(store, Layout.done(plan.run_id, plan.round, task), schema)
+        if table is None:
             open_tasks.append(task)
-        tables.append(read_log_table(store, plan, task) if done is None else table_from_parquet(done))
+            table = read_log_table(store, plan, task)
+        tables.append(table)
     return RoundRows(concat_tables(tables), tuple(open_tasks))
+
+
+def _read_table(store: Store, key: str, schema: pa.Schema) -> pa.Table | None:
+    body = store.get_or_none(key)
+    try:
+        return None if body is None else table_from_parquet(body, schema)
+    except DataError as error:
+        log.warning("table_damaged key=%s error=%s", key, error.message)
+        return None
 
 
 def read_log(store: Store, plan: RoundPlan, task: int) -> LogState:
     """Fold a task's log."""
     state = LogState()
-    while (body := store.get_or_none(Layout.part(plan.run_id, plan.round, task, state.num_parts))) is not None:
-        state.fold(json.loads(body))
+    while (body := store.get_or_none(key := Layout.part(plan.run_id, plan.round, task, state.num_parts))) is not None:
+        state.fold(decode_part(body, key))
     return state
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jobspec.engine import Engine
 from jobspec.errors import DataError, NotFoundError
@@ -18,6 +18,8 @@ from jobspec.search.inspection import Document
 from jobspec.search.planning import ArrayPlan, Task, plan_arrays
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+
+T = TypeVar("T")
 
 SHARD_TASKS = 2_000
 """Tasks in one shard of a plan, so that a task reads little of a plan of 10^5 tasks."""
@@ -55,6 +57,7 @@ class RoundPlan(Document):
     arrays: tuple[tuple[int, int], ...]
     shards: tuple[Shard, ...]
     known_digest: str | None
+    space_digest: str
     limits: Limits
     created: float
     unseeded_entries: tuple[int, ...]
@@ -71,6 +74,13 @@ class RoundPlan(Document):
     def array_plans(self) -> list[ArrayPlan]:
         """Return the arrays of the round."""
         return [ArrayPlan(first, size) for first, size in self.arrays]
+
+
+class Entry(Document):
+    """An entry of a book: a run that shares its cells with the others there."""
+
+    format_version: Literal[1] = 1
+    run_id: str
 
 
 @dataclass(frozen=True)
@@ -129,15 +139,15 @@ def load_round(store: Store, run_id: str, round_index: int) -> RoundPlan:
     Raises:
         NotFoundError: it is not committed.
     """
-    return RoundPlan.model_validate_json(store.get(Layout.plan(run_id, round_index)))
+    return read_document(store, Layout.plan(run_id, round_index), RoundPlan.model_validate_json)
 
 
 def latest_round(store: Store, run_id: str) -> RoundPlan | None:
     """Return the newest committed round of a run, or None."""
     plan = None
     index = 0
-    while (body := store.get_or_none(Layout.plan(run_id, index))) is not None:
-        plan = RoundPlan.model_validate_json(body)
+    while store.exists(Layout.plan(run_id, index)):
+        plan = load_round(store, run_id, index)
         index += 1
     return plan
 
@@ -178,28 +188,65 @@ def keep_space(store: Store, run_id: str, text: bytes, space: FrozenSpace) -> Fr
 
 
 def load_space(store: Store, run_id: str) -> FrozenSpace:
-    """Return the frozen candidates of a run."""
-    return FrozenSpace.from_json(json.loads(store.get(Layout.space(run_id))))
+    """Return the frozen candidates of a run that may have no plan yet."""
+    return read_document(store, Layout.space(run_id), lambda body: FrozenSpace.from_json(json.loads(body)))
+
+
+def planned_space(store: Store, plan: RoundPlan) -> FrozenSpace:
+    """Return the frozen candidates that a round was planned with.
+
+    Raises:
+        DataError: they are others by now: the object was damaged.
+    """
+    space = load_space(store, plan.run_id)
+    if space.digest() != plan.space_digest:
+        raise DataError(
+            f"The object {Layout.space(plan.run_id)!r} in {store.url} was damaged: its candidates are not those of the "
+            "plan. Delete that run's folder and run the spec again; cells that other runs have are reused."
+        )
+    return space
+
+
+def read_document(store: Store, key: str, parse: Callable[[bytes], T]) -> T:
+    """Read a stored document.
+
+    Raises:
+        NotFoundError: there is none.
+        DataError: it was damaged, or is of a format that this foldfleet does not read.
+    """
+    body = store.get(key)
+    try:
+        return parse(body)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"The object {key!r} in {store.url} cannot be read ({reason}): it was damaged, or another version of "
+            "foldfleet wrote it. Use that version, or delete the run's folder and run the spec again."
+        ) from None
 
 
 def register(store: Store, book_id: str, run_id: str) -> None:
     """Add a run to its book unless it is in it."""
     number = 0
     while True:
-        if (body := store.get_or_none(Layout.book(book_id, number))) is not None:
-            if json.loads(body)["run_id"] == run_id:
+        if store.exists(Layout.book(book_id, number)):
+            if _read_entry(store, book_id, number) == run_id:
                 return
             number += 1
-        elif store.create(Layout.book(book_id, number), json.dumps({"format_version": 1, "run_id": run_id}).encode()):
+        elif store.create(Layout.book(book_id, number), Entry(run_id=run_id).model_dump_json().encode()):
             return
 
 
 def runs_of_book(store: Store, book_id: str) -> list[str]:
     """Return the runs of a book in the order of their registration."""
     runs: list[str] = []
-    while (body := store.get_or_none(Layout.book(book_id, len(runs)))) is not None:
-        runs.append(json.loads(body)["run_id"])
+    while store.exists(Layout.book(book_id, len(runs))):
+        runs.append(_read_entry(store, book_id, len(runs)))
     return runs
+
+
+def _read_entry(store: Store, book_id: str, number: int) -> str:
+    return read_document(store, Layout.book(book_id, number), lambda body: Entry.model_validate_json(body).run_id)
 
 
 def _shard_bodies(tasks: Sequence[Task]) -> Iterator[tuple[int, bytes]]:

@@ -6,6 +6,7 @@ first row of a cell in log order counts; folding the log gives the same answer t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -72,6 +73,40 @@ class LogState:
             self.divergent[row["candidate"]] += 1
 
 
+def encode_part(part: Mapping[str, Any]) -> bytes:
+    """Write a part with a digest over its text: a score that was damaged must not be believed."""
+    text = json.dumps(part, allow_nan=False)
+    return f'{{"digest": "{_digest(text)}", "part": {text}}}\n'.encode()
+
+
+def decode_part(body: bytes, key: str) -> Mapping[str, Any]:
+    """Read a part.
+
+    Args:
+        body: what `encode_part` wrote.
+        key: names the object in messages.
+
+    Raises:
+        DataError: the part was damaged.
+    """
+    try:
+        document = json.loads(body)
+        part: Mapping[str, Any] = document["part"]
+        intact = _digest(json.dumps(part, allow_nan=False)) == document["digest"]
+    except (ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise DataError(
+            f"The object {key!r} in the store was damaged: its digest is not the one that was written. "
+            "Run the spec again with --fresh."
+        )
+    return part
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 class TaskLog:
     """One attempt's hand on a task's log."""
 
@@ -120,10 +155,10 @@ class TaskLog:
             "in_flight": sorted(in_flight),
             "end": end,
         }
-        return json.dumps(part, allow_nan=False).encode()
+        return encode_part(part)
 
     def _advance(self, body: bytes) -> None:
-        self.state.fold(json.loads(body))
+        self.state.fold(decode_part(body, self._key()))
         self._sequence += 1
 
     def _key(self) -> str:

@@ -24,6 +24,7 @@ from jobspec.grammar.values import (
     show,
 )
 from jobspec.search.folding import fold_assignments
+from jobspec.search.keys import KeyMaker, is_nested, make_key
 
 FORMAT_VERSION = 1  # raise it when `to_json` changes shape, and keep reading the old one
 
@@ -119,8 +120,7 @@ class Candidate:
 
     def key(self) -> str:
         """Return 32 hexadecimal characters: equal for candidates that are the same by plain rewriting."""
-        definition, rest = self.folded()
-        return digest({"definition": encode(definition), "rest": {key: encode(v) for key, v in rest.items()}})
+        return make_key(*self.folded())
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,8 @@ class CandidateSpace:
         self.frozen = frozen
         self._stretches = tuple(_stretches(frozen))
         self._starts = tuple(accumulate((stretch.size for stretch in self._stretches), initial=0))
+        self._keys = tuple(KeyMaker(entry.definition) for entry in frozen.entries)
+        self._duplicates: dict[int, dict[int, list[int]]] = {}
 
     @property
     def num_candidates(self) -> int:
@@ -167,8 +169,9 @@ class CandidateSpace:
         return Candidate(index, stretch.entry_index, entry.definition, assignments, entry.name)
 
     def key(self, index: int) -> str:
-        """Return the identity of a candidate inside its book, see `Candidate.key`."""
-        return self.candidate(index).key()
+        """Return what `Candidate.key` returns, in microseconds."""
+        candidate = self.candidate(index)
+        return self._keys[candidate.entry_index].key(candidate.assignments)
 
     def entry_range(self, entry_index: int) -> range:
         """Return the indices of an entry's candidates."""
@@ -190,10 +193,15 @@ class CandidateSpace:
         """Tell, without walking the candidates, whether two of them might be the same."""
         return self._may_repeat
 
-    def duplicates(self, limit: int = 100_000) -> dict[int, list[int]]:
-        """Map the first index of a repeated candidate to the later ones, among the first ``limit``."""
+    def duplicates(self, limit: int = 1_000_000) -> dict[int, list[int]]:
+        """Map the first index of a repeated candidate to the later ones, among the first ``limit``; found once."""
         if not self._may_repeat:
             return {}
+        if limit not in self._duplicates:
+            self._duplicates[limit] = self._find_duplicates(limit)
+        return self._duplicates[limit]
+
+    def _find_duplicates(self, limit: int) -> dict[int, list[int]]:
         first: dict[str, int] = {}
         found: dict[int, list[int]] = {}
         for index in range(min(self.num_candidates, limit)):
@@ -259,20 +267,16 @@ def _digests(values: tuple[Value, ...]) -> frozenset[str]:
 
 def _repeats_itself(space: Space) -> bool:
     keys = [key for key, _ in space]
-    if any(_is_nested(other, key) for key in keys for other in keys):
+    if any(is_nested(other, key) for key in keys for other in keys):
         return True
     return any(len(_digests(values)) < len(values) for _, values in space)
-
-
-def _is_nested(key: str, outer: str) -> bool:
-    return key.startswith(f"{outer}__")
 
 
 def _axes_apart(one: dict[str, tuple[Value, ...]], other: dict[str, tuple[Value, ...]]) -> bool:
     """Tell whether a parameter that both set has no value in common and nothing below it is set."""
     every = one.keys() | other.keys()
     return any(
-        not any(_is_nested(inner, key) for inner in every) and not _digests(one[key]) & _digests(other[key])
+        not any(is_nested(inner, key) for inner in every) and not _digests(one[key]) & _digests(other[key])
         for key in one.keys() & other.keys()
     )
 

@@ -14,7 +14,7 @@ from jobspec.grammar.values import EstimatorNode, NamedList, PipelineNode, Value
 _Composite: TypeAlias = EstimatorNode | PipelineNode
 
 # The parameter that holds the named parts of scikit-learn's composite estimators.
-_NAMED_PARAMS = ("estimators", "transformer_list", "transformers", "steps")
+NAMED_PARAMS = ("estimators", "transformer_list", "transformers", "steps")
 
 
 def fold_assignments(definition: _Composite, assignments: Mapping[str, Value]) -> tuple[_Composite, dict[str, Value]]:
@@ -44,7 +44,7 @@ def fold_assignments(definition: _Composite, assignments: Mapping[str, Value]) -
 def _set_direct(definition: _Composite, direct: Mapping[str, Value]) -> tuple[_Composite, dict[str, Value]]:
     rest: dict[str, Value] = {}
     # A whole new list of parts comes before the parts by name, as in scikit-learn's _BaseComposition.
-    for key in sorted(direct, key=lambda name: name not in _NAMED_PARAMS):
+    for key in sorted(direct, key=lambda name: name not in NAMED_PARAMS):
         if isinstance(definition, PipelineNode) and key not in dict(definition.steps):
             rest[key] = direct[key]
         else:
@@ -57,7 +57,7 @@ def _named(definition: EstimatorNode, name: str) -> str | None:
 
     Only scikit-learn's composites are known to set a part by its name.
     """
-    for param in _NAMED_PARAMS if definition.path.startswith("sklearn.") else ():
+    for param in NAMED_PARAMS if definition.path.startswith("sklearn.") else ():
         value = definition.params.get(param)
         if isinstance(value, NamedList) and name in dict(value.items):
             return param

@@ -20,6 +20,8 @@ def make_run_id(spec: Spec, inspection: Inspection) -> str:
     content = {
         "spec": spec.identity(),
         "dataset": inspection.dataset_id,
+        # An unseeded splitter splits otherwise in every store, and another scikit-learn may.
+        "splits": inspection.split_id,
         "engine": inspection.engine.engine_id,
     }
     return f"{spec.name}-{digest(content)[:SHORT]}"

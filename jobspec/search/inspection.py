@@ -37,7 +37,10 @@ class Block(Document):
 
 
 class Manifest(Document):
-    """A stored dataset: its row blocks, its target and the columns that describe rows."""
+    """A stored dataset: its row blocks, its target and the columns that describe rows.
+
+    ``num_missing`` counts the NaN in X; None in manifests from before it was counted.
+    """
 
     format_version: Literal[1] = 1
     dataset_id: str
@@ -47,6 +50,7 @@ class Manifest(Document):
     weights: Block | None = None
     groups: Block | None = None
     extra: dict[str, Block] = {}
+    num_missing: int | None = None
     target: str
     source_digest: str
     reading_options: dict[str, Any]

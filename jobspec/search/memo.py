@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobspec.grammar.load import LoadedSpec
     from jobspec.grammar.spec import DataSpec
 
-MEMO_VERSION = 1
+MEMO_VERSION = 2
 """Raise when `prepare` would tell something else about the same spec and data, as when a reader's version rises."""
 
 SETTLED_SECONDS = 2.0

@@ -70,11 +70,15 @@ def open_store(url: str) -> Store:
     """Open the folder or ``s3://`` prefix named by ``url``; nothing is created until the first write.
 
     Raises:
-        UsageError: a scheme that no store serves.
+        UsageError: a scheme that no store serves, or a path that leads nowhere.
     """
     scheme, separator, _ = url.partition("://")
     if separator and scheme != "file":
         raise UsageError(f"The store {url!r} has the scheme {scheme!r}. A store is a folder: use --store DIR.")
     from jobspec.stores.folder import FolderStore
 
-    return FolderStore(Path(url.removeprefix("file://")).absolute())
+    try:
+        # Resolved: two spellings of one folder must not look like two stores, with a driver each.
+        return FolderStore(Path(url.removeprefix("file://")).expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle, a home that nobody has
+        raise UsageError(f"The store {url!r} leads nowhere: {error}. Name a folder: --store DIR.") from None

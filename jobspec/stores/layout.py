@@ -96,6 +96,26 @@ class Layout:
         """Return the key whose presence asks the tasks of a round to stop."""
         return f"{cls.round(run_id, round_index)}/stop.json"
 
+    @classmethod
+    def logs(cls, run_id: str, round_index: int) -> str:
+        """Return the prefix of the logs of a round, one level for each task that has one."""
+        return f"{cls.round(run_id, round_index)}/log/"
+
+    @classmethod
+    def all_done(cls, run_id: str, round_index: int) -> str:
+        """Return the prefix of the folded logs of a round."""
+        return f"{cls.round(run_id, round_index)}/done/"
+
+    @staticmethod
+    def lock(run_id: str, name: str) -> str:
+        """Return the key of a lock between processes, where the store is a folder; it is no object."""
+        return f".locks/{run_id}.{name}.lock"
+
+    @staticmethod
+    def tops() -> frozenset[str]:
+        """Return what lies at the top of a store, hidden folders of a store in a folder among it."""
+        return frozenset({"datasets", "sources", "images", "books", "runs", ".tmp", ".locks"})
+
     @staticmethod
     def view(run_id: str, name: str) -> str:
         """Return the key of something a person reads; views may be overwritten."""

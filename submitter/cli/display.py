@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from jobspec.runs.progress import Progress
+from submitter.showing import Describe, Display
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -21,21 +22,7 @@ LINE_SECONDS = 10.0
 LINE_PERCENT = 10
 _BEST_CHARACTERS = 100
 
-Describe = Callable[[int], str]
 Clock = Callable[[], float]
-
-
-class Display(Protocol):
-    """Shows progress between entering and leaving."""
-
-    def update(self, progress: Progress) -> None:
-        """Show a newer state."""
-
-    def __enter__(self) -> Display: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 def make_display(describe: Describe, label: str, stream: TextIO | None = None, now: Clock = time.monotonic) -> Display:

@@ -25,7 +25,8 @@ def guarded(command: Callable[[], int | None], arguments: Sequence[str]) -> int:
     """
     try:
         code = int(command() or ExitCode.OK)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as end:
         if not isinstance(end, BrokenPipeError) and not isinstance(end.__context__, BrokenPipeError):
             raise  # typer turns a closed pipe into SystemExit(1)

@@ -21,7 +21,7 @@ _LONGEST_FIELD = 2**31 - 1
 
 @dataclass(frozen=True)
 class Entry:
-    """One candidate; scores are by scorer name, None where it has none."""
+    """One candidate; scores are by scorer name, None where it has none. ``name`` is its entry's, if it has one."""
 
     rank: int | None
     candidate: int
@@ -31,12 +31,19 @@ class Entry:
     stds: dict[str, float | None]
     fit_s: float | None
     error: str | None
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Return what tells it apart from other entries' candidates, such as ``shallow: DecisionTreeClassifier``."""
+        return f"{self.name}: {self.estimator}" if self.name else self.estimator
 
     def to_json(self) -> dict[str, Any]:
         """Encode for ``--json``."""
         return {
             "rank": self.rank,
             "candidate": self.candidate,
+            "name": self.name,
             "estimator": self.estimator,
             "params": self.params,
             "mean_test": self.means,
@@ -83,6 +90,7 @@ def _entries(rows: Iterator[Mapping[str, str]], scorers: list[str], ranked_by: s
             stds={name: _number(row[f"std_test_{name}"]) for name in scorers},
             fit_s=_number(row["mean_fit_time"]),
             error=row["error"] or None,
+            name=row.get("name") or None,
         )
 
 

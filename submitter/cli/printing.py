@@ -50,7 +50,7 @@ def print_results(
     entries: Sequence[Entry], best: dict[str, Any] | None, num_candidates: int, files: dict[str, str | None]
 ) -> None:
     """Print a run's table as far as it was asked for, the winner, and where everything lies."""
-    print_leaderboard(entries, best and best["ranked_by"], num_candidates)
+    print_leaderboard(entries, best["ranked_by"] if best else None, num_candidates)
     show_all("", facts_table([*_best_facts(best), *_file_facts(files)]))
 
 
@@ -157,8 +157,10 @@ def print_runs(rows: Sequence[dict[str, Any]]) -> None:
     for name in ("run", "state", "cells", "best", "when"):
         table.add_column(name, no_wrap=name != "best", overflow="fold")
     for row in rows:
-        best = row["best"]
+        best, cells, when = row["best"], row["cells"], row["committed_at"]
         shown = "-" if best is None else f"{best['mean_test_score']:.4f}  {best['estimator']}"
-        cells = f"{row['cells']['done']:,}/{row['cells']['total']:,}"
-        table.add_row(row["run_id"], row["state"], cells, shown, format_time(row["committed_at"]))
+        counts = "-" if cells is None else f"{cells['done']:,}/{cells['total']:,}"
+        table.add_row(
+            row["run_id"], row["state"], counts, row["reason"] or shown, "-" if when is None else format_time(when)
+        )
     show_all(table)

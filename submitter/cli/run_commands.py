@@ -15,6 +15,8 @@ from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, require_round
 from jobspec.stores.layout import Layout
 from submitter.cli.answers import best_answer, files_answer, finish, status_answer
+from submitter.cli.display import make_display
+from submitter.cli.guard import explain
 from submitter.cli.leaderboard import read_leaderboard
 from submitter.cli.printing import print_results, print_runs, print_status
 from submitter.cli.talk import answer, say, write
@@ -22,10 +24,13 @@ from submitter.interrupts import interrupt_on_signals
 from submitter.liveness import Liveness
 from submitter.preparation import Desk, open_backend, resolve_workers
 from submitter.runner import Runner
-from submitter.runs import find_run, newest_first
-from submitter.search import Search, check_engine, stored_search
+from submitter.runs import find_run, survey
+from submitter.search import Search, check_data, check_engine, stored_search
 from submitter.standing import RunState, Standing, poll_to_end, read_standing, read_view
 from submitter.watching import POLL_SECONDS, Watcher
+
+UNREADABLE = "unreadable"
+"""The state, in a list, of a run that cannot be looked at; its row tells why."""
 
 CANCEL_SECONDS = 60.0
 """A worker that does not answer is killed within 10 s; what takes longer than this is another's trouble."""
@@ -46,7 +51,7 @@ def watch_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     """Follow a run until it ends; the exit code is then that of the run."""
     interrupt_on_signals()
     search = _stored(desk, reference)
-    Watcher(desk.store, _liveness(desk, search.run_id)).watch(search)
+    Watcher(desk.store, _liveness(desk, search.run_id), make_display).watch(search)
     standing = _standing(desk, search)
     show_status(desk, search.run_id, as_json=as_json)
     if standing.state is not RunState.FINISHED:
@@ -96,10 +101,13 @@ def resume_run(desk: Desk, reference: str, *, workers: int | None, as_json: bool
     started = time.monotonic()
     interrupt_on_signals()
     search = _stored(desk, reference)
+    check_data(desk.store, search)
     check_engine(search)
     live = _liveness(desk, search.run_id)
     with closing(open_backend(desk, search.spec, on="local", workers=workers, label=search.run_id)) as backend:
-        runner = Runner(desk.store, backend, live, resolve_workers(desk, search.spec, workers))
+        runner = Runner(
+            desk.store, backend, live, resolve_workers(desk, search.spec, workers), display=make_display, say=say
+        )
         return finish(runner, search, started, as_json=as_json)
 
 
@@ -122,7 +130,9 @@ def show_results(desk: Desk, reference: str, *, top: int, as_json: bool) -> int:
 
 def list_runs(desk: Desk, *, as_json: bool) -> int:
     """Print every run of the store, the newest first."""
-    rows = [_row(desk, plan) for plan in _plans(desk)]
+    plans, unreadable = survey(desk.store)
+    rows = [_row(desk, plan) for _, plan in plans]
+    rows += [_unreadable_row(run_id, error, None) for run_id, error in unreadable.items()]
     if as_json:
         answer({"store": desk.store.url, "runs": rows})
     elif rows:
@@ -132,15 +142,11 @@ def list_runs(desk: Desk, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _plans(desk: Desk) -> list[RoundPlan]:
-    try:
-        return [plan for _, plan in newest_first(desk.store)]
-    except NotFoundError:
-        return []
-
-
 def _row(desk: Desk, plan: RoundPlan) -> dict[str, Any]:
-    search, standing = _look(desk, plan.run_id)
+    try:
+        search, standing = _look(desk, plan.run_id)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others are listed
+        return _unreadable_row(plan.run_id, error, plan.created)
     cells = standing.cells
     return {
         "run_id": plan.run_id,
@@ -148,7 +154,13 @@ def _row(desk: Desk, plan: RoundPlan) -> dict[str, Any]:
         "cells": {"total": cells.total, "done": cells.done, "failed": cells.failed, "lost": cells.lost},
         "best": best_answer(standing, search),
         "committed_at": plan.created,
+        "reason": None,
     }
+
+
+def _unreadable_row(run_id: str, error: BaseException, committed_at: float | None) -> dict[str, Any]:
+    row = dict.fromkeys(("cells", "best"))
+    return {"run_id": run_id, "state": UNREADABLE, **row, "committed_at": committed_at, "reason": explain(error)[1]}
 
 
 def _stored(desk: Desk, reference: str) -> Search:
@@ -167,7 +179,7 @@ def _standing(desk: Desk, search: Search) -> Standing:
 
 
 def _liveness(desk: Desk, run_id: str) -> Liveness:
-    return Liveness(desk.settings.cache, desk.store.url, run_id)
+    return Liveness(desk.settings.cache, desk.store, run_id)
 
 
 def _stop(desk: Desk, plan: RoundPlan) -> None:

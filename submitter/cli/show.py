@@ -81,7 +81,7 @@ def _cells(entry: Entry, first: str | None, others: Sequence[str], *, with_times
         _mean_and_std(entry, first),
         *(_score(entry.means[name]) for name in others),
         *([fit] if with_times else []),
-        entry.estimator,
+        entry.title,
         f"failed: {entry.error}" if entry.error else format_params(entry.params),
     ]
 

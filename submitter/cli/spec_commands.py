@@ -7,14 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobspec.errors import ExitCode
+from jobspec.errors import ExitCode, UsageError
 from jobspec.runs.rounds import Draft, latest_round
 from jobspec.search.memo import PrepareOptions
 from jobspec.search.planning import MAX_CELLS, check_cells
-from jobspec.settings import load_settings
+from jobspec.settings import DEFAULT_STORE, load_settings
 from jobspec.stores.base import open_store
+from jobspec.stores.layout import Layout
 from submitter.cli.answers import finish, plan_answer
-from submitter.cli.display import count
+from submitter.cli.display import count, make_display
 from submitter.cli.printing import print_plan
 from submitter.cli.talk import answer, say, write
 from submitter.detach import start_detached
@@ -23,6 +24,7 @@ from submitter.liveness import Liveness
 from submitter.preparation import Desk, Preparation, prepare
 from submitter.runner import Runner
 from submitter.search import draft_next
+from submitter.standing import RunState, read_view
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,24 @@ class RunFlags:
 def open_desk(store: str | None) -> Desk:
     """Return the user's settings, and the store: flag, environment, configuration file, ``./foldfleet``."""
     settings = load_settings()
-    return Desk(settings, open_store(store or settings.store))
+    opened = open_store(store or settings.store)
+    if not store and settings.store == DEFAULT_STORE:
+        _check_default(Path(opened.url))
+    return Desk(settings, opened)
+
+
+def _check_default(folder: Path) -> None:
+    """Refuse to write into a folder that only happens to have the default store's name.
+
+    Raises:
+        UsageError: the folder holds something, but nothing of a store.
+    """
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if inside and not inside & Layout.tops():
+        raise UsageError(
+            f"The default store is {DEFAULT_STORE}, but {folder} holds other files (such as {min(inside)}) and nothing "
+            "of a store, so it is left alone. Name a folder for the results with --store DIR or FOLDFLEET_STORE."
+        )
 
 
 def validate_spec(path: Path, flags: SpecFlags) -> int:
@@ -89,17 +108,26 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
         if run.dry_run:
             _answer_plan(prepared, _draft(desk, prepared, fresh=run.fresh), as_json=flags.as_json, with_request=True)
             return ExitCode.OK
-        live = Liveness(desk.settings.cache, desk.store.url, prepared.search.run_id)
-        runner = Runner(desk.store, prepared.backend, live, prepared.workers, fresh=run.fresh)
-        _tell(_warnings(prepared))
+        live = Liveness(desk.settings.cache, desk.store, prepared.search.run_id)
+        runner = Runner(
+            desk.store, prepared.backend, live, prepared.workers, fresh=run.fresh, display=make_display, say=say
+        )
+        _tell([*_warnings(prepared), *(_fresh_warnings(desk, prepared) if run.fresh else [])])
         if run.detach and (runner.commit(prepared.search) is not None or live.is_alive()):
             return _detach(desk, prepared, live, as_json=flags.as_json)
         return finish(runner, prepared.search, started, as_json=flags.as_json)
 
 
+def _fresh_warnings(desk: Desk, prepared: Preparation) -> list[str]:
+    """Say what a person would wonder about who computes a finished run again."""
+    if not (read_view(desk.store, prepared.search.run_id) or {}).get("complete"):
+        return []
+    return ["the run is finished already; its table stays as it is until the fresh round is as complete."]
+
+
 def _prepare(desk: Desk, path: Path, flags: SpecFlags) -> Preparation:
     options = PrepareOptions(allow_small_classes=flags.allow_small_classes, max_folds=flags.max_folds)
-    return prepare(desk, path, options, on=flags.on, workers=flags.workers)
+    return prepare(desk, path, options, on=flags.on, workers=flags.workers, say=say)
 
 
 def _draft(desk: Desk, prepared: Preparation, *, fresh: bool) -> Draft:
@@ -135,11 +163,20 @@ def _tell(warnings: list[str]) -> None:
 def _detach(desk: Desk, prepared: Preparation, live: Liveness, *, as_json: bool) -> int:
     """Start a background process unless one works on the run already, and print the run's id."""
     prepared.backend.close()
-    log = None if live.is_alive() else str(start_detached(desk, live, prepared.workers))
+    child = None if live.is_alive() else start_detached(desk, live, prepared.workers)
+    code = child.exit_code if child is not None else None
+    where = f"Log: {child.log}" if child is not None else "Another process works on it already."
+    if child is not None and code not in (None, ExitCode.OK, ExitCode.CELLS_FAILED):
+        message = f"{child.last_words()} (So ended the background process. {where})"
+        say(message)
+        if as_json:
+            answer({"error": {"exit": code, "message": message}})
+        return code
     if as_json:
-        answer({"run_id": live.run_id, "state": "running", "log": log})
+        state = RunState.RUNNING if code is None else RunState.FINISHED
+        answer({"run_id": live.run_id, "state": state.value, "log": None if child is None else str(child.log)})
     else:
-        where = f"Log: {log}" if log else "Another process works on it already."
-        say(f"Running in the background; `submit watch {live.run_id}` follows it. {where}")
+        follow = f"Running in the background; `submit watch {live.run_id}` follows it."
+        say(f"{follow if code is None else 'Finished already.'} {where}")
         write(live.run_id)
-    return ExitCode.OK
+    return ExitCode.OK if code is None else code

@@ -71,7 +71,7 @@ class Desk:
         """Count the rows that are durable in the newest round."""
         rounds = sorted(self.store.glob("runs/*/rounds/*"))
         parts = rounds[-1].glob("log/*/*.json") if rounds else ()
-        return sum(len(json.loads(part.read_text())["rows"]) for part in parts)
+        return sum(len(json.loads(part.read_text())["part"]["rows"]) for part in parts)
 
     def scores(self) -> list[dict[str, str]]:
         (table,) = self.store.glob("runs/*/views/cv_results.csv")
@@ -150,7 +150,9 @@ def test_a_killed_run_is_resumed_to_the_same_table(
     first = desk.start("run", str(desk.spec))
     kill_when(desk, first, chance.randrange(1, NUM_CELLS - 20), victim)
     wait_for_quiet(first)
-    kept = sum(len(json.loads(part.read_text())["rows"]) for part in desk.store.glob("runs/*/rounds/*/log/*/*.json"))
+    kept = sum(
+        len(json.loads(part.read_text())["part"]["rows"]) for part in desk.store.glob("runs/*/rounds/*/log/*/*.json")
+    )
     second = desk.start("resume", "latest")  # and once more, during recovery
     kill_when(desk, second, chance.randrange(1, 20), victim)
     wait_for_quiet(second)

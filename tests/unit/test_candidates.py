@@ -99,6 +99,46 @@ def test_types_keep_keys_apart(other: Any) -> None:
     assert space.key(0) != space.key(1)
 
 
+MIXED = st.sampled_from(
+    [
+        *(0.0, -0.0, 0, False, 1, 1.0, True, "1", float("nan"), None, (1,), "<<slot 0 of this candidate>>"),
+        *(NumpyScalar("float64", number) for number in (1.0, -0.0, 0.0, float("nan"))),
+        *(NumpyScalar("int64", 1), EstimatorNode(SVC, {"C": 2})),
+    ]
+)
+NAMES = ["svc__C", "svc", "scale", "svc__estimators", "svc__a__b", "steps", "scale__with_mean", "other", "memory"]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.lists(MIXED, min_size=1, max_size=3), max_size=4))
+@settings(max_examples=100)
+def test_kept_keys_are_those_of_the_folded_candidates(space: dict[str, list[Any]]) -> None:
+    voting = EstimatorNode(
+        "sklearn.ensemble.VotingClassifier", {"estimators": NamedList((("svc", EstimatorNode(SVC)),))}
+    )
+    candidates = make((PIPELINE, [space]), (EstimatorNode(SVC), [space]), (voting, [space]))
+    assert [candidates.key(i) for i in range(len(candidates))] == [candidate.key() for candidate in candidates]
+
+
+def test_draws_of_any_parameters_have_keys() -> None:
+    draws: tuple[dict[str, Any], ...] = (
+        {"svc__C": 1, "svc__gamma": 2},
+        {"svc__C": 1},
+        {"svc__gamma": 2, "svc__C": 1},
+        {},
+    )
+    space = CandidateSpace(FrozenSpace((FrozenEntry(None, PIPELINE, draws=draws),)))
+    assert [space.key(i) for i in range(4)] == [candidate.key() for candidate in space]
+    assert space.duplicates() == {0: [2]}
+
+
+def test_duplicates_are_found_beyond_the_first_hundred_thousand_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(range(60_000))
+    space = make((EstimatorNode(SVC), [{"C": values}, {"C": [*values, -1]}]))
+    assert len(space.duplicates()) == 60_000
+    monkeypatch.setattr(CandidateSpace, "key", None)
+    assert space.duplicates()[59_999] == [119_999]
+
+
 def test_nested_assignments_go_into_the_replaced_step() -> None:
     new = EstimatorNode("sklearn.neural_network.MLPClassifier")
     space = make((PIPELINE, [{"svc": [new], "svc__alpha": [0.1]}]))

@@ -8,14 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from jobspec.errors import LimitError
 from jobspec.runs.rounds import commit_round
+from jobspec.settings import load_settings
 from jobspec.stores.base import open_store
+from jobspec.stores.layout import Layout
 from submitter.__main__ import main
 from submitter.cli.guard import BUG_EXIT, explain, guarded
+from submitter.cli.spec_commands import _fresh_warnings
+from submitter.detach import start_detached
+from submitter.liveness import Liveness
+from submitter.preparation import Desk, Preparation
 from submitter.search import draft_next, keep
 from tests.unit.pretend import make_pretended_search
 
@@ -214,6 +222,122 @@ def test_resume_without_the_data_says_what_to_type(call: Call, store_url: str, p
     code, _, err = call("resume", planned, "--store", store_url)
     assert code == 5
     assert "submit run SPEC" in err
+
+
+@pytest.fixture
+def broken(store_url: str, planned: str) -> dict[str, str]:
+    """Return runs that cannot be read, beside one that can: id -> what their reason says."""
+    store = open_store(store_url)
+    search = keep(store, make_pretended_search("[7, 8]"))
+    commit_round(store, draft_next(store, search, None, workers=1, reuse=True))
+    store.put(Layout.space(search.run_id), b'{"format_version": 99, "entries": []}')
+    other = "newer-0123456789ab"
+    text = store.get(Layout.plan(planned, 0)).decode()
+    store.create(Layout.plan(other, 0), text.replace('"format_version":1', '"format_version":99').encode())
+    return {search.run_id: "format 99", other: "format_version"}
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(
+    call: Call, store_url: str, planned: str, broken: dict[str, str]
+) -> None:
+    code, out, _ = call("list", "--store", store_url, "--json")
+    rows = {row["run_id"]: row for row in json.loads(out)["runs"]}
+    assert code == 0
+    assert {run_id: row["state"] for run_id, row in rows.items()} == {
+        planned: "planned",
+        **dict.fromkeys(broken, "unreadable"),
+    }
+    assert rows[planned]["reason"] is None
+    code, out, _ = call("list", "--store", store_url)
+    assert code == 0
+    assert out.count("unreadable") == 2
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "logs", "cancel", "resume"])
+def test_a_document_of_another_format_is_one_paragraph(
+    call: Call, store_url: str, broken: dict[str, str], command: str
+) -> None:
+    for run_id in broken:
+        code, _, err = call(command, run_id, "--store", store_url)
+        assert (code in (3, 5), err.count("\n")) == (True, 1), err
+
+
+@pytest.mark.parametrize(("command", "expected"), [("status", 0), ("watch", 130), ("logs", 5), ("results", 5)])
+def test_looking_at_a_run_needs_no_data(call: Call, store_url: str, planned: str, command: str, expected: int) -> None:
+    open_store(store_url).delete("datasets/d-1/manifest.json")
+    code, _, err = call(command, planned, "--store", store_url)
+    assert code == expected
+    assert "d-1" not in err
+
+
+def test_cancelling_needs_no_data(call: Call, store_url: str, planned: str) -> None:
+    open_store(store_url).delete("datasets/d-1/manifest.json")
+    code, out, err = call("cancel", planned, "--store", store_url)
+    assert (code, "cancelled" in out) == (0, True), err
+    assert call("results", planned, "--store", store_url)[0] == 0
+
+
+def test_the_default_store_is_no_strangers_folder(
+    call: Call, planned: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "foldfleet"
+    folder.mkdir()
+    assert call("list")[0] == 0
+    (folder / "README.md").write_text("a clone")
+    code, _, err = call("list")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "README.md" in err and "--store DIR" in err
+    assert call("list", "--store", "foldfleet")[0] == 0  # asked for by name
+    (folder / "runs").mkdir()
+    assert call("list")[0] == 0
+
+
+def test_fresh_on_a_finished_run_says_which_table_is_shown(
+    store_url: str, planned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(load_settings(), open_store(store_url))
+    prepared = SimpleNamespace(search=SimpleNamespace(run_id=planned))
+    told: list[list[str]] = []
+    for view in (None, b'{"complete": false}', b'{"complete": true}'):
+        if view is not None:
+            desk.store.put(Layout.view(planned, "best.json"), view)
+        told.append(_fresh_warnings(desk, cast("Preparation", prepared)))
+    assert told[:2] == [[], []]
+    assert "stays as it is until the fresh round is as complete" in told[2][0]
+
+
+def _pretend_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        "submitter.detach.subprocess.Popen", lambda _command, **rest: real([sys.executable, "-c", code], **rest)
+    )
+
+
+def test_a_background_process_that_dies_is_no_running_run(
+    planned: str, store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(load_settings(), open_store(store_url))
+    _pretend_child(monkeypatch, "import sys; print('starting'); sys.stderr.write('No room.\\n'); sys.exit(75)")
+    child = start_detached(desk, Liveness(cache, desk.store, planned), 1)
+    assert (child.exit_code, child.last_words()) in [(75, "No room."), (75, "starting")]
+
+
+def test_a_background_process_is_running_once_it_drives(
+    planned: str, store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(load_settings(), open_store(store_url))
+    live = Liveness(cache, desk.store, planned)
+    drive = f"from jobspec.hostlock import *; import time; HostLock(Path({str(live.driver().path)!r})).acquire()"
+    _pretend_child(monkeypatch, f"{drive}; time.sleep(1)")
+    assert start_detached(desk, live, 1).exit_code is None
+    assert live.is_driven()
+
+
+def test_the_core_does_not_import_the_command_line() -> None:
+    core = ["runner", "watching", "preparation", "standing", "runs", "search", "detach", "showing", "backends.local"]
+    code = f"import sys; [__import__('submitter.' + name) for name in {core}]; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in loaded if name.startswith("submitter.cli")]
 
 
 def test_an_unknown_exception_is_called_a_bug(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobspec import modules
 from jobspec.engine import Engine, current_engine, numeric_environment
 from jobspec.errors import SpecError, UsageError
 from jobspec.settings import load_settings
@@ -61,6 +62,72 @@ def test_a_package_is_digested_with_all_its_files(mine: Path, monkeypatch: pytes
     before = current_engine("native", identity)
     (mine / "pack/deep/model.py").write_text("x = 1\n")
     assert current_engine("native", identity) != before
+
+
+@pytest.mark.parametrize("statement", ["from .helper import x", "from . import helper", "import helper.sub as s"])
+@pytest.mark.parametrize("sibling", ["helper.py", "helper/__init__.py", "helper/deep/a.py", "helper.so"])
+def test_whatever_a_module_imports_from_beside_it_counts(mine: Path, statement: str, sibling: str) -> None:
+    (mine / "helper.py").unlink()
+    (mine / "mine.py").write_text(f"class Model:\n    def fit(self):\n        {statement}\n")
+    path = mine / sibling
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert_counts(path, IDENTITY)
+
+
+def test_imports_are_followed_through_packages_and_back_out(mine: Path) -> None:
+    (mine / "mine.py").write_text("import pack.a\n")
+    (mine / "pack" / "inner").mkdir(parents=True)
+    for name, text in {"__init__": "", "a": "from .inner import b", "inner/b": "from outside import x"}.items():
+        (mine / "pack" / f"{name}.py").write_text(text)
+    (mine / "outside.py").write_text("import farther")
+    for counts in ("pack/inner/b.py", "pack/inner/unused.so", "outside.py", "farther.py"):
+        assert_counts(mine / counts, IDENTITY)
+    before = current_engine("native", IDENTITY)
+    (mine / "other.py").write_text("never imported")
+    assert current_engine("native", IDENTITY) == before
+
+
+def assert_counts(path: Path, identity: object) -> None:
+    """Of the same size each time: content counts."""
+    seen, before = set(), path.read_text() if path.exists() else ""
+    for text in ("x = 1\n", "x = 2\n"):
+        path.write_text(f"{before}\n{text}")
+        seen.add(current_engine("native", identity).engine_id)
+    assert len(seen) == 2, path
+
+
+def test_neighbours_may_lie_in_another_folder_of_the_module_path(
+    mine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (mine / "helper.py").unlink()
+    (tmp_path / "second").mkdir()
+    monkeypatch.setenv("FOLDFLEET_MODULE_PATH", f"{mine}:{tmp_path / 'second'}")
+    assert_counts(tmp_path / "second" / "helper.py", IDENTITY)
+
+
+def test_an_installed_package_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FOLDFLEET_ALLOWED_MODULES", "bought.models")
+    folder = tmp_path / "site-packages"
+    (folder / "bought").mkdir(parents=True)
+    for name in ("bought/__init__.py", "bought/models.py", "neighbour.py"):
+        (folder / name).write_text("import neighbour\n")
+    monkeypatch.syspath_prepend(folder)
+    seen = []
+    for name, text in (("bought/a.so", "1"), ("bought/a.so", "2"), ("neighbour.py", "")):
+        (folder / name).write_text(text)
+        modules._installed_digests.cache_clear()
+        seen.append(current_engine("native", {"x": "bought.models.A"}).engine_id)
+    assert seen[0] != seen[1] == seen[2]
+    (folder / "bought/models.py").unlink()
+    modules._installed_digests.cache_clear()
+    with pytest.raises(SpecError, match=r"'bought\.models' cannot be found"):
+        current_engine("native", {"x": "bought.models.A"})
+
+
+def test_a_namespace_folder_is_a_package_too(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FOLDFLEET_ALLOWED_MODULES", "ours.models")
+    (mine / "ours").mkdir()
+    assert_counts(mine / "ours" / "models.py", {"x": "ours.models.A"})
 
 
 def test_modules_that_the_spec_does_not_name_do_not_count(mine: Path) -> None:

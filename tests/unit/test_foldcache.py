@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from sklearn import model_selection
 from containers.data import foldbuild, foldcache
 from containers.data.dataset import Dataset, ensure_dataset, open_dataset
 from containers.data.foldcache import FoldCache, map_fold
-from containers.data.npyfile import HEADER_BYTES
+from containers.data.npyfile import HEADER_BYTES, write_array
 from containers.data.splits import Splits, ensure_splits
 from jobspec.errors import DataError, TryLaterError
 from jobspec.grammar.spec import CvSpec, DataSpec
@@ -228,6 +229,19 @@ def test_an_unreadable_entry_is_built_anew(host: Host, text: str) -> None:
     assert_fold(host, 0)
 
 
+@pytest.mark.parametrize("how", ["missing", "short"])
+def test_an_entry_that_something_cleaned_up_is_built_anew(host: Host, how: str) -> None:
+    with host.cache.fold(*host.place, 0) as paths:
+        before = map_fold(paths).X_test.copy()
+    file = next(path for path in host.entry(0).glob("*test*") if path.stat().st_size > 200)
+    if how == "missing":
+        file.unlink()
+    else:
+        os.truncate(file, 150)
+    with host.cache.fold(*host.place, 0) as paths:
+        assert np.array_equal(map_fold(paths).X_test, before)
+
+
 @pytest.fixture
 def disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Give the cache a disk of so many bytes beside the spare ones."""
@@ -267,14 +281,37 @@ def test_a_disk_that_is_too_small_is_told_before_loading(host: Host, disk: list[
     assert_fold(host, 0)
 
 
-def test_a_full_disk_while_building(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_while_building(host: Host, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Others write to the disk, too, and a quota shows in no count of free bytes: the unused folds go, once."""
+    host.cache.ensure(*host.place, 1)
+    calls: list[bool] = []
 
+    def fail(*arguments: Any) -> Any:
+        calls.append(host.entry(1).exists())
+        if host.entry(1).exists():
+            raise OSError(number, os.strerror(number))
+        return write_array(*arguments)
+
+    monkeypatch.setattr(foldbuild, "write_array", fail)
+    assert_fold(host, 0)
+    assert calls[:2] == [True, False]
+
+
+def test_a_disk_that_stays_full_is_told_with_both_numbers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fail(*arguments: Any) -> None:
+        calls.append(arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    needed = foldbuild.fold_bytes(host.dataset.manifest, host.splits, 0)
     with monkeypatch.context() as patch:
         patch.setattr(foldbuild, "write_array", fail)
-        with pytest.raises(TryLaterError, match="full"):
+        with pytest.raises(TryLaterError, match=rf"full: {needed} bytes are needed, [1-9]\d* are free"):
             host.cache.ensure(*host.place, 0)
+    assert len(calls) == 2
+    assert not host.entry(0).with_suffix(".building").exists()
     assert_fold(host, 0)
 
 
@@ -283,3 +320,19 @@ def test_what_killed_builders_left_is_evicted_too(host: Host) -> None:
     host.entry(2).with_suffix(".lock").touch()
     host.cache.evict()
     assert not host.entry(2).with_suffix(".building").exists()
+
+
+def test_stores_that_split_differently_share_a_cache(tmp_path: Path) -> None:
+    """Each store draws a seed of its own: what one of them cached is never served to the other."""
+    arrays = {"X": np.arange(200.0).reshape(100, 2), "y": np.arange(100) % 2}
+    hosts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        hosts.append(make_host(tmp_path / name, arrays, CvSpec(kind="KFold", params={"shuffle": True})))
+    first, second = hosts
+    second = Host(second.dataset, second.splits, first.cache)
+    assert first.dataset.manifest.dataset_id == second.dataset.manifest.dataset_id
+    assert first.splits.split_id != second.splits.split_id
+    for split in range(5):
+        assert_fold(first, split)
+        assert_fold(second, split)

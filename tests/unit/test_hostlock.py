@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from jobspec.hostlock import HostLock
+from jobspec.hostlock import PROBE_SECONDS, HostLock
 
 
 def _hold(path: Path, told: Connection) -> None:
@@ -39,3 +40,42 @@ def test_readers_share_and_a_writer_waits_for_them(tmp_path: Path) -> None:
 
 def test_a_lock_nobody_ever_took_is_free(tmp_path: Path) -> None:
     assert not HostLock(tmp_path / "none.lock").held_elsewhere()
+
+
+def test_looking_creates_nothing(tmp_path: Path) -> None:
+    assert not HostLock(tmp_path / "store" / ".locks" / "a.lock").held_elsewhere()
+    assert not (tmp_path / "store").exists()
+
+
+def _probe(path: Path, told: Connection) -> None:
+    told.send("probing")
+    while True:
+        HostLock(path).held_elsewhere()
+
+
+def test_who_only_looks_is_not_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    lock = HostLock(path, probed=True)
+    assert lock.acquire()
+    lock.release()
+    ours, theirs = get_context("fork").Pipe()
+    prober = get_context("fork").Process(target=_probe, args=(path, theirs))
+    prober.start()
+    try:
+        ours.recv()
+        for _ in range(20_000):
+            assert lock.acquire()
+            lock.release()
+            assert not HostLock(path).held_elsewhere()
+    finally:
+        prober.kill()
+        prober.join()
+
+
+def test_a_probed_lock_that_is_held_is_refused_at_once(tmp_path: Path) -> None:
+    one, two = (HostLock(tmp_path / "a.lock", probed=True) for _ in range(2))
+    assert one.acquire()
+    started = time.monotonic()
+    assert not two.acquire() and two.held_elsewhere()
+    assert time.monotonic() - started < PROBE_SECONDS
+    one.release()

@@ -37,6 +37,18 @@ def test_a_row_holds_what_is_shown(store: Store) -> None:
     ]
 
 
+def test_named_entries_can_be_told_apart(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = CSV.splitlines()
+    names = ["name", "wide", "", "narrow", ""]
+    named = "\n".join(f'"{name}",{line}' if name else f",{line}" for name, line in zip(names, lines, strict=True))
+    store.put(Layout.view("named", "cv_results.csv"), named.encode())
+    entries = read_leaderboard(store, "named", "acc", 4)
+    assert [entry.title for entry in entries] == ["SVC", "wide: SVC", "SVC", "narrow: SVC"]
+    assert [entry.to_json()["name"] for entry in entries] == [None, "wide", None, "narrow"]
+    show_all(leaderboard_table(entries, "acc"))
+    assert "wide: SVC" in capsys.readouterr().out
+
+
 def test_a_failed_candidate_keeps_its_message_and_has_no_score(store: Store) -> None:
     failed = read_leaderboard(store, "run", "acc", 4)[-1]
     assert failed.means == {"acc": None, "f1": None}

@@ -55,6 +55,7 @@ def plan() -> RoundPlan:
         "num_candidates": 2,
         "num_splits": 2,
         "num_known": 0,
+        "space_digest": "0" * 32,
         "limits": Limits(),
         "unseeded_entries": (),
         "scorers": ("score",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from containers import prepare as module
+from containers.data.dataset import load_manifest
 from containers.data.readers import READER_VERSION
 from containers.prepare import PrepareOptions, prepare
 from jobspec.engine import current_engine
 from jobspec.errors import DataError, LimitError, SpecError
 from jobspec.grammar.load import LoadedSpec, parse
 from jobspec.search.candidates import CandidateSpace, FrozenSpace
+from jobspec.search.identity import make_run_id
 from jobspec.search.inspection import Inspection
 from jobspec.search.memo import MEMO_VERSION, memo_key, recall
 from jobspec.stores.base import open_store
+from jobspec.stores.layout import Layout
 
 SVC = "candidates: [{estimator: sklearn.svm.SVC}]"
 OPTIONS = PrepareOptions()
@@ -241,5 +245,40 @@ def test_unseeded_draws_are_made_once(folder: Path) -> None:
     assert run(folder, rest).space == first
 
 
+def test_missing_values_are_counted_while_writing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X = np.random.default_rng(0).random((60, 2))
+    X[[3, 4], [0, 1]] = np.nan
+    np.savez(folder / "holes.npz", X=X, y=np.arange(60) % 2)
+    loaded = parse(f"name: t\ndata: {{path: holes.npz}}\n{SVC}".encode(), "spec.yaml", path=folder / "spec.yaml")
+    store = open_store(str(folder / "store"))
+    with monkeypatch.context() as patch:
+        patch.setattr("containers.prepare.np", SimpleNamespace(unique=np.unique))  # nothing that looks for NaN
+        inspection = prepare(loaded, store, OPTIONS)
+    manifest = load_manifest(store, inspection.dataset_id)
+    assert manifest.num_missing == 2
+    assert any("SVC does not say that it takes" in warning for warning in inspection.warnings)
+    old = manifest.model_dump_json(exclude={"num_missing"})
+    store.put(Layout.manifest(inspection.dataset_id), old.encode())
+    assert prepare(loaded, store, PrepareOptions(max_folds=999)) == inspection
+
+
+def test_a_pca_is_unseeded_only_where_it_draws(folder: Path) -> None:
+    pca = "{estimator: sklearn.decomposition.PCA, params: {n_components: 2}}"
+    steps = "{scale: sklearn.preprocessing.StandardScaler}, {pca: " + pca + "}, {svc: sklearn.svm.SVC}"
+    poly = steps.replace("StandardScaler", "PolynomialFeatures")
+    inspection = run(folder, f"candidates:\n- pipeline: [{steps}]\n- pipeline: [{poly}]")
+    assert inspection.unseeded_entries == (1,)
+    (note,) = [warning for warning in inspection.warnings if "random_state" in warning]
+    assert note.startswith("candidates[1]: PCA in step pca: random_state is not set")
+    assert note.endswith("Write the step as `pca: {estimator: ..., params: {random_state: 0}}`.")
+
+
+def test_other_splits_are_another_run(folder: Path) -> None:
+    loaded = write(folder, SVC)
+    inspection = run(folder, SVC)
+    other = inspection.model_copy(update={"split_id": "s-other"})
+    assert make_run_id(loaded.spec, inspection) != make_run_id(loaded.spec, other)
+
+
 def test_memos_know_the_readers() -> None:
-    assert (MEMO_VERSION, READER_VERSION) == (1, 1), "raise MEMO_VERSION with READER_VERSION: memos name datasets"
+    assert (MEMO_VERSION, READER_VERSION) == (2, 1), "raise MEMO_VERSION with READER_VERSION: memos name datasets"

@@ -15,8 +15,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.tree import DecisionTreeClassifier
 
 from containers.prepare import PrepareOptions, prepare
+from containers.views import refit as module
 from containers.views.refit import MODEL, README, refit
-from jobspec.errors import NotFoundError
+from jobspec.errors import DataError, NotFoundError
 from jobspec.grammar.load import parse
 from jobspec.runs.rounds import commit_round, draft_round, keep_space
 from jobspec.search.candidates import FrozenSpace
@@ -43,8 +44,10 @@ def store(tmp_path: Path) -> Store:
     fields |= {"run_id": RUN, "round": 0, "book_id": "b-1", "num_candidates": 3, "num_splits": 5, "num_known": 0}
     fields |= {"limits": loaded.spec.limits, "score_kind": "single", "train_score": False, "workers": 1}
     fields["engine"] = inspection.engine
+    space = FrozenSpace.from_json(inspection.space)
+    fields["space_digest"] = space.digest()
     commit_round(store, draft_round(fields, [], None))
-    keep_space(store, RUN, SPEC, FrozenSpace.from_json(inspection.space))
+    keep_space(store, RUN, SPEC, space)
     return store
 
 
@@ -112,3 +115,40 @@ def test_no_model_without_a_winner(candidate: int | None, options: dict[str, Any
 def test_a_run_without_results_is_not_found(store: Store) -> None:
     with pytest.raises(NotFoundError):
         refit(store, RUN)
+
+
+def test_a_model_that_is_there_is_named_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reduced(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_note_model", lambda *_: None)  # killed between the card and best.json
+        refit(store, RUN)
+    assert "model" not in json.loads(store.get(Layout.view(RUN, "best.json")))
+    assert refit(store, RUN)["seconds"] == 0.0
+    assert json.loads(store.get(Layout.view(RUN, "best.json")))["model"] == MODEL
+
+
+def test_damaged_data_are_not_learned(store: Store) -> None:
+    reduced(store)
+    (path,) = Path(store.url).glob("datasets/*/X.npy")
+    body = bytearray(path.read_bytes())
+    body[500] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(DataError, match=r"X\.npy.*xxh3_128"):
+        refit(store, RUN)
+    assert not store.exists(Layout.view(RUN, MODEL))
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError])
+def test_an_estimator_that_writes_gets_a_copy(
+    kind: type[Exception], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = DecisionTreeClassifier.fit
+
+    def write(self: Any, X: Any, y: Any) -> Any:
+        if not X.flags.writeable:
+            raise kind("assignment destination is read-only")
+        return fit(self, X, y)
+
+    monkeypatch.setattr(DecisionTreeClassifier, "fit", write)
+    reduced(store)
+    assert refit(store, RUN)["reason"] is None

@@ -51,6 +51,7 @@ def plan_fields(run_id: str, num_candidates: int, num_splits: int = 2, **changed
         "num_candidates": num_candidates,
         "num_splits": num_splits,
         "num_known": 0,
+        "space_digest": "0" * 32,
         "limits": Limits(),
         "unseeded_entries": (),
         "scorers": ("score",),

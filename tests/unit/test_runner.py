@@ -6,36 +6,19 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 
 import pytest
 
 from jobspec.errors import InterruptedRun, TryLaterError
-from jobspec.runs.progress import Progress
 from jobspec.runs.rounds import latest_round
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 from submitter.liveness import Liveness
 from submitter.runner import Outcome, Runner
 from submitter.search import Search
+from submitter.showing import NoDisplay
 from submitter.standing import RunState, read_standing
 from tests.unit.pretend import Judge, PretendBackend, make_pretended_search
-
-
-class NoDisplay:
-    def __init__(self, *_: object) -> None:
-        return
-
-    def update(self, progress: Progress) -> None:
-        return
-
-    def __enter__(self) -> NoDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
 
 
 class Scene:
@@ -50,7 +33,7 @@ class Scene:
 
     @property
     def live(self) -> Liveness:
-        return Liveness(self.cache, self.store.url, self.search.run_id)
+        return Liveness(self.cache, self.store, self.search.run_id)
 
     def runner(self, *, fresh: bool = False) -> Runner:
         return Runner(self.store, self.backend, self.live, 1, fresh, self._sleep, NoDisplay)
@@ -148,6 +131,52 @@ def test_a_round_whose_claim_has_no_handle_is_sent_under_the_next_claim(scene: S
     scene.store.create(Layout.claim(scene.search.run_id, 0, 0, 0), b"{}")
     assert scene.run().plan.round == 0
     assert scene.store.exists(Layout.handle(scene.search.run_id, 0, 0, 1))
+
+
+def test_a_round_sent_under_a_later_claim_is_never_adopted_again(scene: Scene) -> None:
+    scene.runner().commit(scene.search)
+    scene.store.create(Layout.claim(scene.search.run_id, 0, 0, 0), b"{}")  # its sender was killed
+    assert scene.run(judge=last_is_lost).plan.round == 0
+    assert scene.state() is RunState.FINISHED
+    again = scene.run()
+    assert (again.plan.round, again.fits, again.summary["complete"]) == (1, 2, True)
+
+
+def test_a_round_whose_sender_was_killed_after_sending_was_sent(scene: Scene) -> None:
+    with pytest.raises(InterruptedRun):
+        scene.run(judge=first_only)
+    scene.store.delete(Layout.handle(scene.search.run_id, 0, 0, 0))
+    assert scene.state() is RunState.INTERRUPTED
+    assert scene.run().plan.round == 1
+
+
+@pytest.mark.parametrize("spelling", ["side/../store", "side/link"])
+def test_other_spellings_and_caches_meet_at_the_same_lock(
+    scene: Scene, spelling: str, tmp_path: Path, store_url: str
+) -> None:
+    (tmp_path / "side").mkdir()
+    (tmp_path / "side" / "link").symlink_to(store_url)
+    store = open_store(str(tmp_path / spelling))
+    other = Liveness(tmp_path / "another cache", store, scene.search.run_id)
+    assert not other.is_alive()
+    assert not Path(store_url).exists()  # looking makes nothing
+    lock = scene.live.driver()
+    assert lock.acquire()
+    assert other.is_driven()
+    assert not other.driver().acquire()
+    lock.release()
+
+
+def test_failures_of_earlier_rounds_are_counted(scene: Scene) -> None:
+    with pytest.raises(InterruptedRun):
+        scene.run(judge=lambda candidate, _split: {0: "fit_error", 1: "ok"}.get(candidate))
+    scene.runner().commit(scene.search)
+    plan = latest_round(scene.store, scene.search.run_id)
+    assert plan is not None and plan.round == 1
+    standing = read_standing(scene.store, plan, None, alive=False)
+    assert (standing.cells.done, standing.cells.failed) == (4, 2)
+    assert standing.progress is not None
+    assert (standing.progress.reused, standing.progress.done) == (2, 4)
 
 
 def test_committing_a_finished_run_commits_nothing(scene: Scene) -> None:
@@ -266,7 +295,7 @@ def test_the_work_of_a_killed_driver_is_waited_for(scene: Scene) -> None:
     from jobspec.hostlock import HostLock
     from jobspec.protocol import array_lock
 
-    orphan = HostLock(array_lock(scene.cache, scene.store.url, scene.search.run_id))
+    orphan = HostLock(array_lock(scene.store, scene.cache, scene.search.run_id))
     assert orphan.acquire()
     scene.sleeps = iter([lambda: None, orphan.release])
     assert scene.run().fits == 6

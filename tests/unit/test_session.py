@@ -48,17 +48,17 @@ class Serve:
         split, family = message
         yield "started", None
         act = self._act(family)
-        yield (
-            "rows",
-            give_up(split, family, "MemoryError")
-            if act == "memory"
-            else [make_row(candidate, split) for candidate in family],
-        )
+        rows = [make_row(candidate, split) for candidate in family]
+        yield "rows", give_up(split, family, "MemoryError") if act == "memory" else rows
+        if act == "late":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _act(self, family: tuple[int, ...]) -> str:
         number = next(n for n in itertools.count() if _claim(self.folder / f"{family[0]}-{n}"))
         acts = self.table.get(family[0], [])
         act = acts[number] if number < len(acts) else "ok"
+        if act == "look":
+            (self.folder / "seen").write_text(" ".join(sorted(path.name for path in self.folder.iterdir())))
         if act == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif act == "segv":
@@ -87,10 +87,18 @@ class FakeCloser:
     def __init__(self) -> None:
         self.closed: list[int] = []
 
+    busy = False
+
     def close(self, task: int) -> None:
         self.closed.append(task)
 
-    def finish(self) -> None:
+    def handles(self) -> list[int]:
+        return []
+
+    def poll(self) -> None:
+        pass
+
+    def end(self) -> None:
         pass
 
 
@@ -114,7 +122,7 @@ class Desk:
         rules = Rules(self.workers, 0.05, self.limits)
         with Wakeup(signal.SIGUSR1) as wakeup:
             session = Session(
-                boards,
+                iter(boards),
                 Pool(serve),
                 rules,
                 self.closer,  # type: ignore[arg-type]
@@ -163,6 +171,27 @@ def test_a_cell_that_kills_its_worker_twice_is_lost_with_the_reason(desk: Desk) 
     row = desk.state(0).rows[4]
     assert row["state"] == "lost" and "SIGKILL" in str(row["error"]) and desk.tries(4) == 2
     assert {r["state"] for c, r in desk.state(0).rows.items() if c != 4} == {"ok"}
+
+
+def test_a_worker_that_dies_after_its_answer_costs_nothing(desk: Desk) -> None:
+    assert desk.run(c1=["late"], c3=["late", "late"], c5=["late"])
+    assert {row["state"] for row in desk.state(0).rows.values()} == {"ok"}
+    assert desk.state(0).rows.keys() == set(range(6))
+
+
+def test_a_second_try_comes_before_the_next_fold(desk: Desk) -> None:
+    desk.workers = 1
+    assert desk.run(c4=["kill", "look"])
+    seen = (desk.folder / "seen").read_text().split()
+    assert "4-1" in seen
+    assert "0-1" not in seen, "candidate 0 of the other fold had to wait"
+
+
+def test_an_unexpected_error_keeps_what_is_finished(desk: Desk) -> None:
+    desk.workers = 1
+    with pytest.raises(RuntimeError, match="oops"):
+        desk.run(c4=["bug"])
+    assert desk.state(0).rows.keys() == {0, 1, 2, 3}
 
 
 def test_a_cell_over_its_time_is_lost_and_the_rest_goes_on(desk: Desk) -> None:
@@ -230,6 +259,7 @@ def test_a_signal_ends_a_wait_at_once(desk: Desk) -> None:
 
 def test_the_ways_to_die_are_told_apart() -> None:
     assert "out of memory" in describe_death(-9)
-    assert "SIGSEGV" in describe_death(-11)
+    assert "signal 11" in describe_death(-11)
+    assert "signal 40" in describe_death(-40)
     assert "exit code 3" in describe_death(3)
     assert issubclass(DataError, FoldfleetError)

@@ -18,7 +18,7 @@ from jobspec.runs.rows import (
     table_schema,
     table_to_parquet,
 )
-from jobspec.runs.tasklog import LogState, TaskLog
+from jobspec.runs.tasklog import LogState, TaskLog, decode_part, encode_part
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 
@@ -50,7 +50,7 @@ def test_a_row_that_another_attempt_finished_is_dropped_before_it_is_written(tmp
     one, two = TaskLog(store, "r", 0, 0, "one"), TaskLog(store, "r", 0, 0, "two")
     one.append([make_row(0)])
     two.append([make_row(0), make_row(1)])
-    assert [row["candidate"] for row in json.loads(store.get(Layout.part("r", 0, 0, 1)))["rows"]] == [1]
+    assert [row["candidate"] for row in json.loads(store.get(Layout.part("r", 0, 0, 1)))["part"]["rows"]] == [1]
 
 
 def test_a_lost_acknowledgement_is_recognised_as_our_own_part(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ class _Memory:
         return self.objects.get(key)
 
     def parts(self) -> list[dict[str, list[Row]]]:
-        return [json.loads(self.objects[key]) for key in sorted(self.objects)]
+        return [json.loads(self.objects[key])["part"] for key in sorted(self.objects)]
 
     def _maybe_interfere(self) -> None:
         if self.rivals and not self._busy and self._chance.random() < 0.4:
@@ -163,7 +163,31 @@ def test_rows_keep_every_bit_through_json_and_parquet() -> None:
     row = make_row(1) | {"scores": scores, "warning": "é <script>"}
     back = row_from_json(json.loads(json.dumps(row_to_json(row), allow_nan=False)))
     assert repr(back) == repr(row)
-    table = rows_to_table([row], table_schema(["a", "b"], True), {1: 2})
-    (found,) = table_from_parquet(table_to_parquet(table)).to_pylist()
+    schema = table_schema(["a", "b"], True)
+    table = rows_to_table([row], schema, {1: 2})
+    (found,) = table_from_parquet(table_to_parquet(table), schema).to_pylist()
     assert {name: repr(found[name]) for name in scores} == {name: repr(value) for name, value in scores.items()}
     assert found["divergent"] == 2 and found["warning"] == "é <script>"
+
+
+@pytest.mark.parametrize("bit", [0, 100, 400, 600, -20])
+def test_a_flipped_bit_in_a_part_is_never_believed(bit: int) -> None:
+    body = bytearray(encode_part({"format_version": 1, "attempt": "a", "rows": [row_to_json(make_row(3))] * 2}))
+    body[bit] ^= 1
+    with pytest.raises(DataError, match="damaged"):
+        decode_part(bytes(body), "runs/r/part")
+
+
+def test_a_flipped_bit_in_a_table_is_never_believed() -> None:
+    rows = [make_row(candidate, 0.1 * candidate) for candidate in range(50)]
+    body = table_to_parquet(rows_to_table(rows, table_schema(["score"], False)))
+    schema = table_schema(["score"], False)
+    true = table_from_parquet(body, schema)
+    for place in range(4, len(body) - 4, 41):
+        damaged = bytearray(body)
+        damaged[place] ^= 16
+        try:
+            found = table_from_parquet(bytes(damaged), schema)
+        except DataError:
+            continue
+        assert found.equals(true), place
