@@ -12,7 +12,6 @@ from jobspec.runs.rounds import RoundPlan
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 
-
 _TABLES = ("cv_results.parquet", "cv_results.csv")
 
 

@@ -119,7 +119,7 @@ class CellRunner:
             estimator = make_estimator(self._space.candidate(candidate))
             start = time.perf_counter()
             estimator.fit(fold.X_train, fold.y_train, **self._fit_parameters(estimator, fold))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  # a failed fit is a result
+        except BaseException as error:  # noqa: BLE001  # a failed fit is a result, also by a panic of compiled code
             outcome.fit_s = time.perf_counter() - start
             self._fail(outcome, error)
             return outcome
@@ -142,7 +142,7 @@ class CellRunner:
     def _add_scores(self, outcome: Outcome, kind: str, estimator: Any, X: Any, y: Any) -> None:
         try:
             scores = self._scoring.score(estimator, X, y)
-        except (SystemExit, KeyboardInterrupt) as error:
+        except BaseException as error:  # noqa: BLE001  # scorers' own Exceptions are told apart already
             _reraise_if_sent(error)
             scores = Scores.failed(self._scoring.names, describe_error(error))
         outcome.scores.update({f"{kind}_{name}": value for name, value in scores.values.items()})
@@ -188,7 +188,7 @@ def describe_error(error: BaseException) -> str:
     """Return ``Type: message`` on one line; an exception whose text cannot be made has only its type."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # a message can raise, too
+    except BaseException:  # noqa: BLE001  # a message can raise, too
         text = ""
     return one_line(f"{type(error).__name__}: {text}".removesuffix(": "), MAX_ERROR_CHARACTERS)
 

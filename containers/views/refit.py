@@ -19,13 +19,14 @@ from containers.scikit.build import make_estimator, weight_parameter
 from containers.scikit.cell import describe_error, wants_to_write
 from containers.scikit.meters import warning_log
 from containers.scikit.seeding import make_seed, seed_generators
-from jobspec.errors import NotFoundError
+from jobspec.errors import FoldfleetError, NotFoundError
 from jobspec.grammar.values import encode, plain
 from jobspec.runs.rounds import RoundPlan, planned_space, require_round
 from jobspec.search.candidates import Candidate, CandidateSpace, describe
 from jobspec.search.identity import make_cell_key
 from jobspec.search.inspection import Manifest
 from jobspec.stores.base import Store
+from jobspec.stores.folder import explained
 from jobspec.stores.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -109,15 +110,24 @@ def _fit_and_write(store: Store, winner: Winner) -> dict[str, Any]:
     with warning_log() as warned:
         try:
             estimator = _fit(winner, dataset)
-        except Exception as error:  # noqa: BLE001  # a refit that raises costs the model, not the run
-            log.warning("refit_failed run=%s error=%s", winner.plan.run_id, describe_error(error))
-            reason = f"the best candidate could not be fitted on all rows: {describe_error(error)}"
-            return {"model": None, "reason": reason, "seconds": time.perf_counter() - start}
+        except BaseException as error:  # noqa: BLE001  # a refit that raises costs the model, not the run
+            return _failed(winner, "fitted on all rows", error, time.perf_counter() - start)
     seconds = time.perf_counter() - start
     card = make_card(winner, manifest, estimator) | {"refit_s": seconds, "num_warnings": warned.count}
-    _write(store, winner.plan.run_id, estimator, card)
+    try:
+        _write(store, winner.plan.run_id, estimator, card)
+    except (FoldfleetError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  # what pickling raises depends on the estimator
+        return _failed(winner, "stored", error, seconds)
     _note_model(store, winner)
     return {"model": _place(store, winner.plan.run_id), "reason": None, "seconds": seconds}
+
+
+def _failed(winner: Winner, what: str, error: BaseException, seconds: float) -> dict[str, Any]:
+    log.warning("refit_failed run=%s error=%s", winner.plan.run_id, describe_error(error))
+    reason = f"the best candidate could not be {what}: {describe_error(error)}"
+    return {"model": None, "reason": reason, "seconds": seconds}
 
 
 def _fit(winner: Winner, dataset: Dataset) -> Any:
@@ -223,7 +233,8 @@ def _write(store: Store, run_id: str, estimator: Any, card: dict[str, Any]) -> N
     """Write the model first and the card last: the card says that the model is there."""
     with store.staging() as folder:
         path = folder / "model.joblib"
-        joblib.dump(estimator, path)
+        with explained(path, 0):
+            joblib.dump(estimator, path)
         card = card | {"sha256": _sha256(path), "bytes": path.stat().st_size}
         store.delete(Layout.view(run_id, CARD))
         store.put_file(Layout.view(run_id, MODEL), path)

@@ -29,7 +29,7 @@ class FolderStore:
     def create(self, key: str, body: bytes) -> bool:
         """Store ``body`` durably if ``key`` is free; return whether this call won."""
         path = self._path(key)
-        with _explained(path, len(body)):
+        with explained(path, len(body)):
             if path.exists():
                 return False
             temporary = self._write_temporary(body)
@@ -41,7 +41,7 @@ class FolderStore:
     def create_file(self, key: str, path: Path) -> bool:
         """Take a staged file into the store without a copy if ``key`` is free."""
         target = self._path(key)
-        with _explained(target, path.stat().st_size):
+        with explained(target, path.stat().st_size):
             _sync_file(path)
             try:
                 return not target.exists() and _publish(path, target)
@@ -58,7 +58,7 @@ class FolderStore:
     def get_or_none(self, key: str) -> bytes | None:
         """Return an object, or None if there is none."""
         path = self._path(key)
-        with _explained(path, 0):
+        with explained(path, 0):
             try:
                 return path.read_bytes()
             except (FileNotFoundError, NotADirectoryError):
@@ -67,7 +67,7 @@ class FolderStore:
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return exactly ``length`` bytes from ``start``."""
         path = self._path(key)
-        with _explained(path, 0), path.open("rb") as file:
+        with explained(path, 0), path.open("rb") as file:
             file.seek(start)
             body = file.read(length)
         if len(body) != length:
@@ -91,13 +91,13 @@ class FolderStore:
     def put(self, key: str, body: bytes) -> None:
         """Replace a view atomically."""
         path = self._path(key)
-        with _explained(path, len(body)):
+        with explained(path, len(body)):
             self._replace(self._write_temporary(body), path)
 
     def put_file(self, key: str, path: Path) -> None:
         """Replace a view by a staged file."""
         target = self._path(key)
-        with _explained(target, path.stat().st_size):
+        with explained(target, path.stat().st_size):
             _sync_file(path)
             self._replace(path, target)
 
@@ -129,7 +129,7 @@ class FolderStore:
     def staging(self) -> Iterator[Path]:
         """Give an empty folder on the store's own file system; what is left in it is removed."""
         folder = self.root / _TEMPORARY / uuid.uuid4().hex
-        with _explained(folder, 0):
+        with explained(folder, 0):
             folder.mkdir(parents=True)
         self._remove_stale()
         try:
@@ -223,7 +223,7 @@ def _sync_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, needed_bytes: int) -> Iterator[None]:
+def explained(path: Path, needed_bytes: int) -> Iterator[None]:
     """Turn the operating system's refusals into errors that say what to do."""
     try:
         yield

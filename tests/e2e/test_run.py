@@ -111,3 +111,15 @@ def test_results_list_and_logs_of_a_finished_run(gate: Gate) -> None:
 def test_workers_flag_beats_environment(gate: Gate) -> None:
     assert gate.json("plan", gate.spec)["workers"] == 1  # FOLDFLEET_WORKERS
     assert gate.json("plan", gate.spec, "--workers", "5")["workers"] == 5
+
+
+def test_what_estimators_print_does_not_reach_the_answer(submit: Submit, tmp_path: Path) -> None:
+    spec = tmp_path / "loud.yaml"
+    spec.write_text(
+        "name: loud\ndata: {builtin: iris}\ncv: 2\ncandidates:\n- estimator: sklearn.neural_network.MLPClassifier\n"
+        "  params: {verbose: true, max_iter: 3, random_state: 0}\n"
+    )
+    done = submit("run", spec, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells"]["done"] == 2
+    assert done.stdout.count("\n") == 1

@@ -138,7 +138,7 @@ def points() -> Iterator[Any]:
             for side in sides:
                 is_slow = (occurrence, side) != (first, sides[0])
                 point = Point(kind, occurrence, side)
-                yield pytest.param(point, id=str(point), marks=[pytest.mark.slow] if is_slow else [])
+                yield pytest.param(point, id=str(point), marks=[pytest.mark.thorough] if is_slow else [])
 
 
 class Desk:
@@ -249,18 +249,21 @@ def test_a_crash_at_a_write_costs_nothing_that_was_durable(desk: Desk, quiet_fol
     assert desk.scores() == scores
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.faults
 @pytest.mark.parametrize("seed", range(2))
 def test_crashes_upon_crashes_come_to_the_same_end(desk: Desk, quiet_folder: Path, seed: int) -> None:
     """Kill every next attempt, recovery too, at a write drawn from the seed: there is always another way on."""
     scores, _ = undisturbed(quiet_folder)
     chance = random.Random(seed)
+    num_crashes = 0
     for _ in range(8):
         desk.forget_writes()
         desk.run(Point("write", chance.randrange(1, 16), chance.choice(["before", "after"])))
         desk.wait_until_quiet()
+        num_crashes += (desk.folder / "crashed").exists()
     finish(desk)
+    assert num_crashes >= 4
     assert desk.scores() == scores
 
 

@@ -35,6 +35,12 @@ class Exits(Base):
     def fit(self, X, y):
         raise SystemExit(3)
 
+class Panics(Base):
+    def predict(self, X):
+        class PanicException(BaseException):
+            pass
+        raise PanicException("index out of bounds")
+
 class Interrupts(Base):
     def fit(self, X, y):
         raise KeyboardInterrupt
@@ -139,7 +145,10 @@ def test_a_scorers_own_nan_is_no_failure() -> None:
     assert row["num_warnings"] == 1 and "R^2 score is not well-defined" in (row["warning"] or "")
 
 
-@pytest.mark.parametrize(("name", "error"), [("Exits", "SystemExit: 3"), ("Speechless", "Odd")])
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("Exits", "SystemExit: 3"), ("Speechless", "Odd"), ("Panics", "PanicException: index out of bounds")],
+)
 def test_what_user_code_raises_does_not_end_the_worker(name: str, error: str) -> None:
     row = run_own(name)
     assert (row["state"], row["error"]) == ("fit_error", error)

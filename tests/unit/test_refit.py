@@ -152,3 +152,17 @@ def test_an_estimator_that_writes_gets_a_copy(
     monkeypatch.setattr(DecisionTreeClassifier, "fit", write)
     reduced(store)
     assert refit(store, RUN)["reason"] is None
+
+
+def test_a_model_that_cannot_be_stored_costs_no_results(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = DecisionTreeClassifier.fit
+
+    def fit_and_hold_a_lambda(self: Any, X: Any, y: Any) -> Any:
+        self.secret_ = lambda: 1
+        return fit(self, X, y)
+
+    monkeypatch.setattr(DecisionTreeClassifier, "fit", fit_and_hold_a_lambda)
+    reduced(store)
+    answer = refit(store, RUN)
+    assert answer["model"] is None
+    assert "could not be stored" in answer["reason"]
