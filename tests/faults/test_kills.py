@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -113,7 +114,8 @@ def kill_when(desk: Desk, cli: subprocess.Popen[str], rows: int, victim: Victim)
 
     until(ready)
     if cli.poll() is None:
-        victim(psutil.Process(cli.pid)).send_signal(signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):  # it may have ended by itself this very moment
+            victim(psutil.Process(cli.pid)).send_signal(signal.SIGKILL)
 
 
 def wait_for_quiet(cli: subprocess.Popen[str]) -> None:

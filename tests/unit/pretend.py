@@ -154,11 +154,14 @@ class PretendBackend:
             "first_error": None,
             "num_warnings": 0,
         }
+        for name in ("cv_results.parquet", "cv_results.csv"):
+            self.store.put(Layout.view(run_id, name), b"")
         self.store.put(Layout.view(run_id, "best.json"), json.dumps(view).encode())
         return view
 
     def _refit(self, run_id: str) -> dict[str, Any]:
         key = Layout.view(run_id, "best.json")
+        self.store.put(Layout.view(run_id, "model/model.joblib"), b"")
         self.store.put(key, json.dumps(json.loads(self.store.get(key)) | {"model": "model/model.joblib"}).encode())
         return {"model": "model/model.joblib", "reason": None, "seconds": 0.0}
 

@@ -298,6 +298,8 @@ def test_fresh_on_a_finished_run_says_which_table_is_shown(
     desk = Desk(load_settings(), open_store(store_url))
     prepared = SimpleNamespace(search=SimpleNamespace(run_id=planned))
     told: list[list[str]] = []
+    for name in ("cv_results.parquet", "cv_results.csv"):
+        desk.store.put(Layout.view(planned, name), b"")
     for view in (None, b'{"complete": false}', b'{"complete": true}'):
         if view is not None:
             desk.store.put(Layout.view(planned, "best.json"), view)
