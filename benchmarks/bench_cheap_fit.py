@@ -20,7 +20,7 @@ from common import (
 NUM_COLUMNS = 100
 SPLITS = 3
 CANDIDATES = 24
-EPOCHS = 2
+EPOCHS = 1
 WORKERS = 2
 
 SPEC = """\

@@ -50,7 +50,7 @@ class Board:
     def open(self, now: float) -> None:
         """Read the log and queue what it leaves to do."""
         state = self.log.read()
-        self.opened = now
+        self.opened = self._flushed = now
         for family in self.task.families():
             left = tuple(candidate for candidate in family if candidate not in state.rows)
             if left:
