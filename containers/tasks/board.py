@@ -79,6 +79,11 @@ class Board:
         self._flying[family] = Flight(family)
         return family
 
+    def take_back(self, family: Family) -> None:
+        """Queue a family again that was handed out but not begun."""
+        self._flying.pop(family, None)
+        self._pending.appendleft(family)
+
     def start(self, family: Family, now: float) -> None:
         """Note that a family's fold is there and its fit has begun."""
         self._flying[family].started = now

@@ -61,6 +61,7 @@ class Session:
     _open: list[Board] = field(default_factory=list)
     _idle: list[int] = field(default_factory=list)
     _hands: dict[int, tuple[Board, Family]] = field(default_factory=dict)
+    _ahead: dict[int, tuple[Board, Family]] = field(default_factory=dict)
     _asked: float = float("-inf")
 
     def run(self, wakeup: int, signalled: Callable[[], bool]) -> bool:
@@ -115,10 +116,30 @@ class Session:
             self._hands[worker] = (board, family)
             self.pool.send(worker, (board.task.split, family))
 
+        self._queue_ahead()
+
+    def _queue_ahead(self) -> None:
+        """Give busy workers a second family, so that they go on while a part is being made durable.
+
+        Only while another task is still to be opened: near the end a family must not wait behind a long one. And not
+        under a limit on tasks, since what lies in a worker's pipe cannot be taken back.
+        """
+        if self.rules.limits.task_seconds is not None or any(board.suspects for board in self._open):
+            return
+        for worker in self._hands:
+            if worker in self._ahead or not self._is_left() or not self._coming:
+                continue
+            if (work := self._next_ordinary()) is None:
+                return
+            self._ahead[worker] = work
+            self.pool.send(worker, (work[0].task.split, work[1]))
+
+    def _next_ordinary(self) -> tuple[Board, Family] | None:
+        return next(((board, family) for board in self._open if (family := board.take()) is not None), None)
+
     def _next_family(self) -> tuple[Board, Family] | None:
-        for board in self._open:
-            if (family := board.take()) is not None:
-                return board, family
+        if (work := self._next_ordinary()) is not None:
+            return work
         if any(board.suspects for board in self._open):
             return self._next_suspect()
         while self._is_left() and self._coming:
@@ -173,12 +194,23 @@ class Session:
             self._free(answer.worker)
             self._land(board, family, answer.payload)
         elif answer.event == "died":
-            del self._hands[answer.worker]
+            self._forget(answer.worker)
             self._crash(board, family, answer.payload)
 
     def _free(self, worker: int) -> None:
+        """Note that a worker has answered: it goes on with what was queued, or is idle."""
         del self._hands[worker]
-        self._idle.append(worker)
+        if worker in self._ahead:
+            self._hands[worker] = self._ahead.pop(worker)
+        else:
+            self._idle.append(worker)
+
+    def _forget(self, worker: int) -> None:
+        """Note that a worker is gone; what was queued behind its family has not been touched."""
+        del self._hands[worker]
+        if worker in self._ahead:
+            board, family = self._ahead.pop(worker)
+            board.take_back(family)
 
     def _land(self, board: Board, family: Family, rows: list[Row]) -> None:
         """Take rows; a fit that ran out of memory without being killed is tried once more, alone, too."""
@@ -219,7 +251,7 @@ class Session:
     def _kill(self, board: Board, family: Family, reason: str) -> None:
         worker = next(number for number, hand in self._hands.items() if hand == (board, family))
         self.pool.kill(worker)
-        del self._hands[worker]
+        self._forget(worker)
         self._lose(board, family, reason)
 
     def _keep(self) -> None:
@@ -231,7 +263,8 @@ class Session:
         """Keep what is finished, give up what is in flight."""
         for answer in self.pool.drain():
             if answer.event == "rows" and answer.worker in self._hands:
-                board, family = self._hands.pop(answer.worker)
+                board, family = self._hands[answer.worker]
+                self._free(answer.worker)
                 board.land(family, answer.payload)
         self.pool.close()
         for board in self._open:

@@ -187,6 +187,15 @@ def test_a_second_try_comes_before_the_next_fold(desk: Desk) -> None:
     assert "0-1" not in seen, "candidate 0 of the other fold had to wait"
 
 
+def test_what_was_queued_behind_a_killed_family_is_not_blamed(desk: Desk) -> None:
+    desk.workers = 1
+    desk.tasks = [Task(0, ((0, 4),)), Task(0, ((4, 6),)), Task(1, ((0, 6),))]
+    assert desk.run(c0=["kill"], c2=["kill", "kill"], c5=["late"])
+    assert [desk.state(0).rows[c]["state"] for c in range(4)] == ["ok", "ok", "lost", "ok"]
+    assert {row["state"] for task in (1, 2) for row in desk.state(task).rows.values()} == {"ok"}
+    assert [desk.tries(c) for c in (1, 3, 4)] == [2, 2, 2], "each once a split"
+
+
 def test_an_unexpected_error_keeps_what_is_finished(desk: Desk) -> None:
     desk.workers = 1
     with pytest.raises(RuntimeError, match="oops"):
