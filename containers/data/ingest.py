@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +83,22 @@ def _find_origin(data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -
 
 
 def _ensure(store: Store, data: DataSpec, origin: _Origin, extra_columns: tuple[str, ...]) -> str:
-    source = BuiltinSource(str(data.builtin)) if origin.path is None else None
-    digest = _hash_arrays(source.X, source.y) if source is not None else _hash_file(origin)
-    dataset_id = "d-" + _digest([READER_VERSION, digest, origin.options])[:24]
-    if not store.exists(Layout.manifest(dataset_id)):
-        opened = source if origin.path is None and source is not None else open_file(Path(origin.name), origin.kind)
-        selection = select_columns(opened.offer(), data, extra_columns, origin.name)
-        _refuse_text_features(data, selection)
-        _stage(store, opened, selection, data, dataset_id, digest, origin)
-    return dataset_id
+    if origin.path is None:
+        builtin = BuiltinSource(str(data.builtin))
+        return _stage(store, builtin, data, extra_columns, origin, lambda: _hash_arrays(builtin.X, builtin.y))
+    if next(iter(store.folders("datasets/")), None) is not None:  # perhaps these very bytes, under another path
+        digest = _hash_file(origin)
+        if store.exists(Layout.manifest(_make_id(digest, origin))):
+            return _make_id(digest, origin)
+        return _stage(store, open_file(origin.path, origin.kind), data, extra_columns, origin, lambda: digest)
+    # Hashing and copying are a second each for a gigabyte, and each leaves one core idle.
+    with ThreadPoolExecutor(1) as pool:
+        hashing = pool.submit(_hash_file, origin)
+        return _stage(store, open_file(origin.path, origin.kind), data, extra_columns, origin, hashing.result)
+
+
+def _make_id(digest: str, origin: _Origin) -> str:
+    return "d-" + _digest([READER_VERSION, digest, origin.options])[:24]
 
 
 def _refuse_text_features(data: DataSpec, selection: Selection) -> None:
@@ -103,9 +111,16 @@ def _refuse_text_features(data: DataSpec, selection: Selection) -> None:
 
 
 def _stage(
-    store: Store, source: Source, selection: Selection, data: DataSpec, dataset_id: str, digest: str, origin: _Origin
-) -> None:
-    """Read the source once, write its arrays aside, move them into the store, and the manifest last."""
+    store: Store,
+    source: Source,
+    data: DataSpec,
+    extra_columns: tuple[str, ...],
+    origin: _Origin,
+    find_digest: Callable[[], str],
+) -> str:
+    """Read the source, write its arrays aside, move them into the store, the manifest last; return the dataset's id."""
+    selection = select_columns(source.offer(), data, extra_columns, origin.name)
+    _refuse_text_features(data, selection)
     dtype = np.dtype(data.dtype) if data.dtype else source.feature_dtype(selection.features)
     with store.staging() as folder:
         try:
@@ -119,6 +134,8 @@ def _stage(
             sides = _write_sides(folder, selection, arrays)
         except OSError as error:
             raise _explained(error, folder) from None
+        digest = find_digest()
+        dataset_id = _make_id(digest, origin)
         _refuse_changed(origin)
         manifest = Manifest(
             dataset_id=dataset_id,
@@ -137,6 +154,7 @@ def _stage(
         for block in (x_block, *sides.values()):
             _move(store, folder, dataset_id, block)
         store.create(Layout.manifest(dataset_id), manifest.model_dump_json().encode())
+        return dataset_id
 
 
 def _write_matrix(
