@@ -97,6 +97,7 @@ class Point(NamedTuple):
 
 RUN = "runs/crash-#"
 ROUND = f"{RUN}/rounds/#"
+PART = f"create {ROUND}/log/#/#.json"
 WRITES = {
     "create sources/#.json": 1,
     "create datasets/d-#/X.npy": 1,
@@ -112,7 +113,7 @@ WRITES = {
     f"create {ROUND}/plan.json": 1,
     f"create {ROUND}/arrays/#/claim-#.json": 1,
     f"create {ROUND}/arrays/#/handle-#.json": 1,
-    f"create {ROUND}/log/#/#.json": 2 * NUM_CELLS,
+    PART: NUM_CELLS,
     f"create {ROUND}/done/#.parquet": NUM_CELLS,
     f"create {ROUND}/all.parquet": 1,
     f"put {RUN}/views/cv_results.parquet": 1,
@@ -232,7 +233,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_the_table_of_writes_is_whole(quiet_folder: Path) -> None:
     _, writes = undisturbed(quiet_folder)
-    assert dict(writes) == WRITES
+    parts = writes.pop(PART)
+    assert NUM_CELLS <= parts <= 2 * NUM_CELLS, (
+        "a task of a cell that takes over a second is named in a part of its own"
+    )
+    assert dict(writes) == {kind: number for kind, number in WRITES.items() if kind != PART}
 
 
 @pytest.mark.faults
