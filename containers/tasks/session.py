@@ -182,6 +182,9 @@ class Session:
         board, family = self._hands.get(answer.worker, (None, None))
         if answer.event == "died" and answer.worker in self._idle:
             self._idle.remove(answer.worker)
+        if answer.event in ("refused", "bug"):
+            self.pool.kill(answer.worker)  # else it would go on with what is queued behind
+            self._forget(answer.worker)
         if answer.event == "refused":
             raise FoldfleetError.from_json(answer.payload)
         if answer.event == "bug":
