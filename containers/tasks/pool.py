@@ -83,8 +83,9 @@ class Pool:
             self._workers[number].connection.send(message)
 
     def kill(self, number: int) -> None:
-        """End a worker at once."""
-        self._workers.pop(number).kill()
+        """End a worker at once; one that has died by itself is no error."""
+        if (worker := self._workers.pop(number, None)) is not None:
+            worker.kill()
 
     def wait(self, timeout: float | None, *extra: Connection | int) -> list[Answer]:
         """Return what the workers said, at the latest after ``timeout`` seconds or when ``extra`` can be read."""
