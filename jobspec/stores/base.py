@@ -10,6 +10,23 @@ from typing import Protocol
 from jobspec.errors import UsageError
 
 
+class Ranges(Protocol):
+    """One version of an object, read in pieces; threads may read at once, until it is closed."""
+
+    size: int
+    """Length of the object in bytes."""
+
+    streams: int
+    """How many reads at once pay off: 1 on a disk, more over a network."""
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill ``target`` with the object's bytes from ``offset`` on.
+
+        Raises:
+            DataError: the object ends before that, or was replaced since it was opened.
+        """
+
+
 class Store(Protocol):
     """Keep whole objects under string keys.
 
@@ -37,6 +54,28 @@ class Store(Protocol):
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """Return ``length`` bytes from ``start``; fewer bytes are an error, never a short answer."""
+
+    def ranges(self, key: str) -> AbstractContextManager[Ranges]:
+        """Open an object to be read in pieces, all of one version.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+
+    def tagged(self, key: str) -> tuple[bytes, str] | None:
+        """Return an object with the tag of its version, or None if there is none."""
+
+    def tag(self, key: str) -> str | None:
+        """Return the tag of an object's version, or None if there is none."""
+
+    def swap(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Replace a view if it still is the version with this tag (None: if there is none); say whether it was.
+
+        A version whose tag was read before another call replaced it is never replaced by this one.
+        """
+
+    def swap_file(self, key: str, path: Path, tag: str | None) -> bool:
+        """Like `swap`, from a file made under `staging`; the file is gone afterwards."""
 
     def size(self, key: str) -> int | None:
         """Return an object's length in bytes, or None if there is none."""
@@ -73,8 +112,15 @@ def open_store(url: str) -> Store:
         UsageError: a scheme that no store serves, or a path that leads nowhere.
     """
     scheme, separator, _ = url.partition("://")
+    if scheme == "s3" and separator:
+        from jobspec.stores.s3 import S3Store
+
+        return S3Store(url)
     if separator and scheme != "file":
-        raise UsageError(f"The store {url!r} has the scheme {scheme!r}. A store is a folder: use --store DIR.")
+        raise UsageError(
+            f"The store {url!r} has the scheme {scheme!r}. A store is a folder or an S3 prefix: use --store DIR or "
+            "--store s3://BUCKET/PREFIX."
+        )
     from jobspec.stores.folder import FolderStore
 
     try:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobspec.errors import AccessError, DataError, FoldfleetError, NotFoundError, TryLaterError
+from jobspec.hostlock import HostLock
+from jobspec.stores.layout import Layout
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _TEMPORARY = ".tmp"
@@ -76,6 +78,55 @@ class FolderStore:
                 f"{len(body)} are there. Delete the dataset's folder and run the same command again."
             )
         return body
+
+    @contextlib.contextmanager
+    def ranges(self, key: str) -> Iterator[FileRanges]:
+        """Open an object to be read in pieces; a replaced file stays readable under its descriptor."""
+        path = self._path(key)
+        with explained(path, 0):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                raise NotFoundError(f"There is no object {key!r} in the store {self.url}.") from None
+        try:
+            yield FileRanges(key, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def tagged(self, key: str) -> tuple[bytes, str] | None:
+        """Return an object with the tag of its version."""
+        try:
+            with self._path(key).open("rb") as file:
+                return file.read(), _tag(os.fstat(file.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def tag(self, key: str) -> str | None:
+        """Return the tag of an object's version."""
+        try:
+            return _tag(self._path(key).stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def swap(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Replace a view if it still is the version with this tag."""
+        path = self._path(key)
+        with explained(path, len(body)), HostLock(self.root / Layout.swaps()):
+            same = self.tag(key) == tag
+            if same:
+                self._replace(self._write_temporary(body), path)
+            return same
+
+    def swap_file(self, key: str, path: Path, tag: str | None) -> bool:
+        """Replace a view by a staged file if it still is the version with this tag."""
+        target = self._path(key)
+        with explained(target, path.stat().st_size), HostLock(self.root / Layout.swaps()):
+            same = self.tag(key) == tag
+            if same:
+                _sync_file(path)
+                self._replace(path, target)
+            path.unlink(missing_ok=True)
+            return same
 
     def size(self, key: str) -> int | None:
         """Return an object's length in bytes, or None if there is none."""
@@ -164,6 +215,30 @@ class FolderStore:
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < limit:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+class FileRanges:
+    """An open file; positioned reads, so that threads do not share a place in it."""
+
+    streams = 1
+
+    def __init__(self, key: str, descriptor: int) -> None:
+        self.size = os.fstat(descriptor).st_size
+        self._key = key
+        self._descriptor = descriptor
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill ``target`` with the file's bytes from ``offset`` on."""
+        while target:
+            count = os.preadv(self._descriptor, [target], offset)
+            if not count:
+                raise DataError(f"The stored object {self._key!r} is cut short. Run the same command again.")
+            target, offset = target[count:], offset + count
+
+
+def _tag(status: os.stat_result) -> str:
+    """Return what tells one version of a file from the next: every one is a new file."""
+    return f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}"
 
 
 def _publish(temporary: Path, path: Path) -> bool:

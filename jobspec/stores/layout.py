@@ -112,6 +112,11 @@ class Layout:
         return f".locks/{run_id}.{name}.lock"
 
     @staticmethod
+    def swaps() -> str:
+        """Return the key of the lock under which views are replaced, where the store is a folder; it is no object."""
+        return ".locks/views.lock"
+
+    @staticmethod
     def tops() -> frozenset[str]:
         """Return what lies at the top of a store, hidden folders of a store in a folder among it."""
         return frozenset({"datasets", "sources", "images", "books", "runs", ".tmp", ".locks"})

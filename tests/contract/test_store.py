@@ -61,6 +61,35 @@ def test_a_range_is_whole_or_an_error(store: Store) -> None:
         store.get_range("a/b", 98, 5)
 
 
+def test_an_object_is_read_in_pieces_of_one_version(store: Store) -> None:
+    body = bytes(range(256)) * 100
+    store.put("runs/a/views/x", body)
+    with store.ranges("runs/a/views/x") as ranges:
+        assert ranges.size == len(body) and ranges.streams >= 1
+        piece = bytearray(1000)
+        ranges.read_into(12_345, memoryview(piece))
+        assert piece == body[12_345:13_345]
+        with pytest.raises(DataError):
+            ranges.read_into(len(body) - 10, memoryview(bytearray(11)))
+    with pytest.raises(NotFoundError, match="runs/a/none"), store.ranges("runs/a/none"):
+        pass
+
+
+def test_a_view_is_swapped_only_from_the_version_that_was_read(store: Store) -> None:
+    key = "runs/a/views/best.json"
+    assert store.tagged(key) is None and store.tag(key) is None
+    assert store.swap(key, b"1", None) and not store.swap(key, b"2", None)
+    body, tag = store.tagged(key) or (b"", "")
+    assert body == b"1" and tag == store.tag(key)
+    assert store.swap(key, b"3", tag) and not store.swap(key, b"4", tag)
+    for expected, won in ((store.tag(key), True), (tag, False)):
+        with store.staging() as folder:
+            (folder / "x").write_bytes(b"55")
+            assert store.swap_file(key, folder / "x", expected) is won
+            assert not (folder / "x").exists()
+    assert store.get(key) == b"55"
+
+
 def test_keys_are_listed_in_order_and_folders_by_level(store: Store) -> None:
     for key in ("runs/b/plan.json", "runs/a/x/2", "runs/a/x/1", "books/q/0"):
         store.create(key, b"")
