@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from jobspec.runs.progress import Progress, ProgressReader
 from jobspec.runs.rounds import RoundPlan
+from jobspec.runs.views import read_best
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
-
-_TABLES = ("cv_results.parquet", "cv_results.csv")
 
 
 class RunState(StrEnum):
@@ -58,13 +56,9 @@ class Standing:
 
 def read_view(store: Store, run_id: str) -> dict[str, Any] | None:
     """Return the summary beside a run's tables, or None where there is none or the tables it describes are gone."""
-    body = store.get_or_none(Layout.view(run_id, "best.json"))
-    if body is None or not all(store.exists(Layout.view(run_id, name)) for name in _TABLES):
+    document = read_best(store, run_id)
+    if document is None:
         return None
-    try:
-        document: dict[str, Any] = json.loads(body)
-    except ValueError:
-        return None  # damaged: the next reduce writes it anew
     if "model" in document and not store.exists(Layout.view(run_id, document["model"])):
         del document["model"]
     return document

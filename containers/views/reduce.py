@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from containers.views.cv_table import Grid, make_cv_results, make_grid
 from containers.views.table import Aggregate
+from jobspec.errors import TryLaterError
 from jobspec.grammar.load import parse
 from jobspec.grammar.spec import Spec
 from jobspec.grammar.values import plain
 from jobspec.runs.results import RoundRows, read_rows
-from jobspec.runs.rounds import RoundPlan, planned_space, require_round
+from jobspec.runs.rounds import RoundPlan, load_round, planned_space, require_round
 from jobspec.runs.rows import table_to_parquet
+from jobspec.runs.views import BEST, CSV, PARQUET, TABLES, Views, read_views
 from jobspec.search.candidates import CandidateSpace, describe
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
@@ -28,7 +31,10 @@ from jobspec.stores.layout import Layout
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-FILES = {"cv_results": "cv_results.parquet", "cv_results_csv": "cv_results.csv", "best": "best.json"}
+FILES = {"cv_results": PARQUET, "cv_results_csv": CSV, "best": BEST}
+
+ATTEMPTS = 20
+"""A reducer that loses this many races has company that does its work."""
 
 
 def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
@@ -36,20 +42,45 @@ def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
 
     Cells without a row are counted and named all at once, never passed over: a partial table says
     ``complete: false`` and ranks by the folds that are finished for all candidates.
+
+    Safe to run twice at once: each view is replaced only if it still is the version that was there before the rows
+    were read, else everything is read again.
+
+    Raises:
+        TryLaterError: other reducers were quicker, again and again.
     """
-    plan = require_round(store, run_id)
-    spec = parse(store.get(Layout.spec(run_id)), "spec.yaml", allowed=plan.engine.modules).spec
+    for _ in range(ATTEMPTS):
+        before = read_views(store, run_id)  # before any row: what another reducer writes from now on is noticed
+        plan = require_round(store, run_id)
+        made = _reduce_round(store, plan)
+        if before.num_done > made.summary["cells"]["done"]:
+            if before.whole:
+                log.info("views_kept run=%s reason=they hold more cells", run_id)
+                return made.summary | _files(store, run_id)
+            # Another reducer died, or lost a race, between the tables and best.json: mend what best.json describes.
+            made = _reduce_round(store, load_round(store, run_id, before.best["round"]))
+        if _swap_views(store, run_id, before, made):
+            return made.summary | _files(store, run_id)
+        log.info("views_changed run=%s: another reducer was quicker, reading again", run_id)
+    raise TryLaterError(f"Other processes write the tables of {run_id} at this moment. Type the same command again.")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A table that is ready to be written, and what best.json will say of it."""
+
+    table: pa.Table
+    summary: dict[str, Any]
+
+
+def _reduce_round(store: Store, plan: RoundPlan) -> Made:
+    spec = parse(store.get(Layout.spec(plan.run_id)), "spec.yaml", allowed=plan.engine.modules).spec
     space = CandidateSpace(planned_space(store, plan))
     rows = read_rows(store, plan)
     grid = make_grid(rows.table, plan.num_candidates, plan.num_splits)
     _fold_round(store, plan, rows)
     table, summaries = make_cv_results(grid, space, plan.scorers, train_score=plan.train_score)
-    summary = _summary(plan, grid) | {"best": _best(spec, plan, space, summaries)}
-    if _would_lose_cells(store, run_id, summary):
-        log.info("views_kept run=%s reason=they hold more cells", run_id)
-    else:
-        _write_views(store, run_id, table, summary)
-    return summary | {"files": {name: _place(store, run_id, file) for name, file in FILES.items()}}
+    return Made(table, _summary(plan, grid) | {"best": _best(spec, plan, space, summaries)})
 
 
 def _fold_round(store: Store, plan: RoundPlan, rows: RoundRows) -> None:
@@ -128,35 +159,31 @@ def _best(spec: Spec, plan: RoundPlan, space: CandidateSpace, summaries: dict[st
     }
 
 
-def _would_lose_cells(store: Store, run_id: str, summary: dict[str, Any]) -> bool:
-    before = _read_best(store, run_id)
-    return bool(before) and before["cells"]["done"] > summary["cells"]["done"]
-
-
-def _read_best(store: Store, run_id: str) -> dict[str, Any]:
-    """Return the summary of the views there are; an empty one where there is none, or it was damaged."""
-    try:
-        document: dict[str, Any] = json.loads(store.get_or_none(Layout.view(run_id, "best.json")) or b"{}")
-    except ValueError:
-        return {}
-    return document
-
-
-def _write_views(store: Store, run_id: str, table: pa.Table, summary: dict[str, Any]) -> None:
-    """Write the tables first and best.json last: it says what the others hold."""
+def _swap_views(store: Store, run_id: str, before: Views, made: Made) -> bool:
+    """Write the tables first and best.json last: it says what the others hold. Return False if another came between."""
+    sizes = {}
     with store.staging() as folder:
-        _write_parquet(table, folder / "cv_results.parquet")
-        pyarrow.csv.write_csv(table, folder / "cv_results.csv")
-        for name in ("cv_results.parquet", "cv_results.csv"):
-            store.put_file(Layout.view(run_id, name), folder / name)
-    before = _read_best(store, run_id)
+        _write_parquet(made.table, folder / PARQUET)
+        pyarrow.csv.write_csv(made.table, folder / CSV)
+        for name in TABLES:
+            sizes[name] = (folder / name).stat().st_size
+            if not store.swap_file(Layout.view(run_id, name), folder / name, before.tags[name]):
+                return False
+    best = made.summary | {"tables": sizes} | _kept_model(before.best, made.summary)
+    return store.swap(Layout.view(run_id, BEST), json.dumps(best, indent=1).encode(), before.tags[BEST])
+
+
+def _kept_model(before: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
     same_best = (before.get("best") or {}).get("candidate") == (summary["best"] or {}).get("candidate")
-    kept = {"model": before["model"]} if same_best and before.get("complete") and "model" in before else {}
-    store.put(Layout.view(run_id, "best.json"), json.dumps(summary | kept, indent=1).encode())
+    return {"model": before["model"]} if same_best and before.get("complete") and "model" in before else {}
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
+
+
+def _files(store: Store, run_id: str) -> dict[str, Any]:
+    return {"files": {name: _place(store, run_id, file) for name, file in FILES.items()}}
 
 
 def _place(store: Store, run_id: str, name: str) -> str:

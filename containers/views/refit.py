@@ -22,6 +22,7 @@ from containers.scikit.seeding import make_seed, seed_generators
 from jobspec.errors import FoldfleetError, NotFoundError
 from jobspec.grammar.values import encode, plain
 from jobspec.runs.rounds import RoundPlan, planned_space, require_round
+from jobspec.runs.views import BEST
 from jobspec.search.candidates import Candidate, CandidateSpace, describe
 from jobspec.search.identity import make_cell_key
 from jobspec.search.inspection import Manifest
@@ -72,7 +73,7 @@ def refit(store: Store, run_id: str) -> dict[str, Any]:
         DataError: a stored block or the candidates are damaged; every digest is compared before the fit.
     """
     plan = require_round(store, run_id)
-    body = store.get_or_none(Layout.view(run_id, "best.json"))
+    body = store.get_or_none(Layout.view(run_id, BEST))
     if body is None:
         raise NotFoundError(f"The run {run_id} has no results yet. Finish it first: `submit resume {run_id}`.")
     summary = json.loads(body)
@@ -98,8 +99,8 @@ def _why_not(summary: dict[str, Any]) -> str | None:
 def _is_done(store: Store, winner: Winner) -> bool:
     run_id = winner.plan.run_id
     body = store.get_or_none(Layout.view(run_id, CARD))
-    same = body is not None and json.loads(body).get("candidate") == winner.index
-    return same and store.exists(Layout.view(run_id, MODEL))
+    card = {} if body is None else json.loads(body)
+    return card.get("candidate") == winner.index and store.size(Layout.view(run_id, MODEL)) == card["bytes"]
 
 
 def _fit_and_write(store: Store, winner: Winner) -> dict[str, Any]:
@@ -230,25 +231,35 @@ the code of {", ".join(name for name in card["trusts"] if name in OWN_PACKAGES)}
 
 
 def _write(store: Store, run_id: str, estimator: Any, card: dict[str, Any]) -> None:
-    """Write the model first and the card last: the card says that the model is there."""
+    """Write the model first and the card last: the card says that the model is there.
+
+    Each only if nobody has replaced it since: two refits at once end with a card that describes the model.
+    """
     with store.staging() as folder:
         path = folder / "model.joblib"
         with explained(path, 0):
             joblib.dump(estimator, path)
         card = card | {"sha256": _sha256(path), "bytes": path.stat().st_size}
-        store.delete(Layout.view(run_id, CARD))
-        store.put_file(Layout.view(run_id, MODEL), path)
-    store.put(Layout.view(run_id, README), describe_model(card).encode())
-    store.put(Layout.view(run_id, CARD), json.dumps(card, indent=1).encode())
+        while True:
+            tags = {name: store.tag(Layout.view(run_id, name)) for name in (MODEL, CARD)}
+            copy = folder / "copy"  # the store takes the file away
+            copy.hardlink_to(path)
+            if store.swap_file(Layout.view(run_id, MODEL), copy, tags[MODEL]):
+                store.put(Layout.view(run_id, README), describe_model(card).encode())
+                if store.swap(Layout.view(run_id, CARD), json.dumps(card, indent=1).encode(), tags[CARD]):
+                    return
 
 
 def _note_model(store: Store, winner: Winner) -> None:
     """Say in best.json where the model lies, unless it names another winner by now."""
-    key = Layout.view(winner.plan.run_id, "best.json")
-    summary = json.loads(store.get(key))
-    is_winner = summary["complete"] and (summary["best"] or {}).get("candidate") == winner.index
-    if is_winner and summary.get("model") != MODEL:
-        store.put(key, json.dumps(summary | {"model": MODEL}, indent=1).encode())
+    key = Layout.view(winner.plan.run_id, BEST)
+    while (found := store.tagged(key)) is not None:
+        summary = json.loads(found[0])
+        is_winner = summary["complete"] and (summary["best"] or {}).get("candidate") == winner.index
+        if not is_winner or summary.get("model") == MODEL:
+            return
+        if store.swap(key, json.dumps(summary | {"model": MODEL}, indent=1).encode(), found[1]):
+            return
 
 
 def _sha256(path: Path) -> str:
