@@ -15,7 +15,7 @@ from jobspec.runs.rows import Row, rows_to_table, table_to_parquet
 from jobspec.search.candidates import CandidateSpace, FrozenSpace
 from jobspec.search.identity import make_book_id, make_cell_key, make_run_id
 from jobspec.search.inspection import Inspection
-from jobspec.search.planning import TASKS_PER_WORKER, Task, plan_tasks
+from jobspec.search.planning import Task, plan_tasks
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 
@@ -35,7 +35,7 @@ def write_run(store: Store, loaded: LoadedSpec, inspection: Inspection, num_task
 def plan_run(store: Store, loaded: LoadedSpec, inspection: Inspection, run_id: str, num_tasks: int) -> RoundPlan:
     """Commit the first round of a run."""
     num_candidates = len(CandidateSpace(FrozenSpace.from_json(inspection.space)))
-    workers = max(1, num_tasks // (TASKS_PER_WORKER * inspection.num_splits))
+    tasks_per_fold = max(1, num_tasks // inspection.num_splits)
     book_id = make_book_id(loaded.spec, inspection)
     register(store, book_id, run_id)
     fields = {
@@ -54,9 +54,10 @@ def plan_run(store: Store, loaded: LoadedSpec, inspection: Inspection, run_id: s
         "scorers": inspection.scorers,
         "score_kind": inspection.score_kind,
         "train_score": loaded.spec.train_score,
-        "workers": workers,
+        "workers": 1,
     }
-    return commit_round(store, draft_round(fields, plan_tasks(num_candidates, inspection.num_splits, workers), None))
+    tasks = plan_tasks(num_candidates, inspection.num_splits, tasks_per_fold)
+    return commit_round(store, draft_round(fields, tasks, None))
 
 
 def make_rows(task: Task, keys: list[str]) -> Iterator[Row]:

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--spec", required=True, type=Path)
     prepare.add_argument("--max-folds", type=int, default=1000)
     prepare.add_argument("--allow-small-classes", action="store_true")
+    prepare.add_argument("--numerics", choices=["native", "portable"], default="native")
     prepare.set_defaults(step=_prepare)
     work = steps.add_parser("work", help="fit and score the cells of one task")
     work.add_argument("--store", required=True)
@@ -81,7 +82,9 @@ def _prepare(options: argparse.Namespace) -> Ending:
     from containers.prepare import PrepareOptions, prepare
     from jobspec.grammar.load import load
 
-    settings = PrepareOptions(allow_small_classes=options.allow_small_classes, max_folds=options.max_folds)
+    settings = PrepareOptions(
+        allow_small_classes=options.allow_small_classes, max_folds=options.max_folds, numerics=options.numerics
+    )
     inspection = prepare(load(options.spec), open_store(options.store), settings)
     return ExitCode.OK, inspection.model_dump(mode="json")
 

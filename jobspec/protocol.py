@@ -36,9 +36,15 @@ def containers_command(arguments: list[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "containers", *arguments]
 
 
-def prepare_arguments(store: str, spec: Path, *, max_folds: int, allow_small_classes: bool) -> list[str]:
-    """Return the arguments of the step that reads data and computes splits."""
+def prepare_arguments(
+    store: str, spec: Path, *, max_folds: int, allow_small_classes: bool, numerics: str
+) -> list[str]:
+    """Return the arguments of the step that reads data and computes splits.
+
+    ``numerics`` is the backend's default, for a spec that names none.
+    """
     arguments = ["prepare", "--store", store, "--spec", str(spec), "--max-folds", str(max_folds)]
+    arguments += ["--numerics", numerics]
     return [*arguments, "--allow-small-classes"] if allow_small_classes else arguments
 
 

@@ -35,7 +35,7 @@ def start_detached(desk: Desk, liveness: Liveness, workers: int) -> Detached:
     A machine so slow that neither is true after `START_SECONDS` is believed to be starting it.
     """
     run_id = liveness.run_id
-    log = liveness.cache / "logs" / f"{run_id}-detached-{os.getpid()}.log"
+    log = liveness.settings.cache / "logs" / f"{run_id}-detached-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-P", "-m", "submitter", "resume", run_id, "--store", desk.store.url]
     with log.open("ab") as output:

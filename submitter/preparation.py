@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobspec.engine import current_engine
 from jobspec.errors import InterruptedRun
 from jobspec.grammar.load import LoadedSpec, load
 from jobspec.grammar.spec import Spec
-from jobspec.protocol import prepare_arguments, usable_cpus
+from jobspec.protocol import prepare_arguments
 from jobspec.search.inspection import Inspection
-from jobspec.search.memo import PrepareOptions, recall
+from jobspec.search.memo import PrepareOptions, recall, source_path
 from jobspec.settings import Settings
 from jobspec.stores.base import Store
 from submitter.backends.base import Backend, BackendContext, check_backend, make_backend
@@ -35,7 +34,6 @@ class Preparation:
     inspection: Inspection
     search: Search
     backend: Backend
-    workers: int
 
 
 def prepare(
@@ -60,30 +58,18 @@ def prepare(
         backend.close()
         raise
     search = make_search(loaded, inspection)
-    return Preparation(loaded, inspection, search, backend, resolve_workers(desk, spec, workers))
+    return Preparation(loaded, inspection, search, backend)
 
 
-def open_backend(desk: Desk, spec: Spec, *, on: str, workers: int | None, label: str) -> Backend:
+def open_backend(
+    desk: Desk, spec: Spec, *, on: str, workers: int | None, label: str, image: str | None = None
+) -> Backend:
     """Return the backend for a spec; it starts nothing yet."""
-    context = BackendContext(
-        settings=desk.settings,
-        store_url=desk.store.url,
-        workers=resolve_workers(desk, spec, workers),
-        numerics=spec.numerics or "native",
-        label=label,
-    )
-    return make_backend(on, context)
-
-
-def resolve_workers(desk: Desk, spec: Spec, given: int | None) -> int:
-    """Return the number of worker processes: flag, environment, the user's file, the spec, usable CPUs."""
-    return given or desk.settings.workers or spec.resources.vcpus or usable_cpus()
+    return make_backend(on, BackendContext(desk.settings, desk.store, spec, workers, label, image))
 
 
 def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend, say: Say) -> Inspection:
-    numerics = loaded.spec.numerics or options.numerics
-    engine = current_engine(numerics, loaded.spec.identity())
-    known = recall(loaded, desk.store, engine, options)
+    known = recall(loaded, desk.store, backend.engine(loaded.spec.identity()), options)
     if known is not None:
         return known
     backend.warm()
@@ -94,5 +80,8 @@ def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: B
         loaded.path.absolute(),
         max_folds=options.max_folds,
         allow_small_classes=options.allow_small_classes,
+        numerics=options.numerics,
     )
-    return Inspection.model_validate(backend.step(arguments))
+    data = source_path(loaded.spec.data, loaded.folder)
+    reads = [loaded.path.absolute(), *([] if data is None else [data])]
+    return Inspection.model_validate(backend.step(arguments, reads))

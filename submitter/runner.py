@@ -69,7 +69,6 @@ class Runner:
     store: Store
     backend: Backend
     liveness: Liveness
-    workers: int
     fresh: bool = False
     sleep: Callable[[float], None] = time.sleep
     display: DisplayFactory = NoDisplay
@@ -130,9 +129,10 @@ class Runner:
             lock.release()
 
     def _wait_for_orphan(self, search: Search) -> None:
-        """Wait for the work step of a driver that was killed: it ends by itself within seconds."""
+        """End what a driver that was killed has left working, and wait for it."""
         if self.liveness.is_worked_on():
             self.say(f"The work of a killed process on {search.run_id} is ending; waiting for it.")
+            self.liveness.end_orphans()
         while self.liveness.is_worked_on():
             self.sleep(POLL_SECONDS)
 
@@ -169,7 +169,7 @@ class Runner:
         if newest is not None and adoptable and not self.fresh:
             return newest
         kept = keep(self.store, search)
-        draft = draft_next(self.store, kept, newest, workers=self.workers, reuse=not self.fresh)
+        draft = draft_next(self.store, kept, newest, self.backend, reuse=not self.fresh)
         return commit_round(self.store, draft)
 
     def _compute(self, search: Search, plan: RoundPlan) -> Work:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobspec.engine import current_engine
 from jobspec.errors import NotFoundError
 from jobspec.grammar.load import LoadedSpec, parse
 from jobspec.grammar.spec import Spec
@@ -18,6 +17,7 @@ from jobspec.search.inspection import Inspection
 from jobspec.search.planning import plan_tasks
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from submitter.backends.base import Backend
 
 
 @dataclass(frozen=True)
@@ -104,18 +104,19 @@ def check_data(store: Store, search: Search) -> None:
         )
 
 
-def check_engine(search: Search) -> None:
-    """Refuse to go on with a run that this machine would compute otherwise.
+def check_engine(search: Search, backend: Backend) -> None:
+    """Refuse to go on with a run that the backend would compute otherwise.
 
     Raises:
         NotFoundError: the libraries, the user's modules or the CPU's kernels differ; both are told.
     """
     planned = search.fields["engine"]
-    here = current_engine(planned.numerics, search.spec.identity())
+    here = backend.engine(search.spec.identity())
     if here != planned:
+        where = "This machine" if backend.image is None else f"The image {backend.image}"
         raise NotFoundError(
-            f"This machine does not compute what {search.run_id} was planned with ({here.difference(planned)}). "
-            "Type `submit run SPEC` for a run of its own here, or install the planned versions and resume."
+            f"{where} does not compute what {search.run_id} was planned with ({here.difference(planned)}). "
+            "Type `submit run SPEC` for a run of its own here, or resume it where the planned versions are installed."
         )
 
 
@@ -127,7 +128,7 @@ def keep(store: Store, search: Search) -> Search:
     return search if same else replace(search, space=CandidateSpace(space))  # a space remembers its keys
 
 
-def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, workers: int, reuse: bool) -> Draft:
+def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend: Backend, *, reuse: bool) -> Draft:
     """Plan everything that is not final yet; without ``reuse``, everything.
 
     A round without reuse (``--fresh``) belongs to the same run: its rows count because it is the newest round,
@@ -142,7 +143,7 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, work
     tasks = plan_tasks(
         search.num_candidates,
         search.num_splits,
-        workers,
+        backend.tasks_per_fold,
         duplicates=search.space.duplicates(),
         known=results.known_candidates(known),
     )
@@ -150,6 +151,8 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, *, work
         "round": 0 if previous is None else previous.round + 1,
         "num_known": 0 if known is None else known.num_rows,
         "space_digest": search.space.frozen.digest(),
-        "workers": workers,
+        "workers": backend.workers,
+        "backend": backend.name,
+        "image": backend.image,
     }
     return rounds.draft_round(plan, tasks, None if known is None else table_to_parquet(known))

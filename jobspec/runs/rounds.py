@@ -38,7 +38,7 @@ class RoundPlan(Document):
     """The document whose creation commits a round; small however large the grid is.
 
     Whatever a process needs to know about a round stands here or in the objects whose digests stand here.
-    ``created`` is in seconds since 1970.
+    ``created`` is in seconds since 1970. ``backend`` starts its tasks, in ``image`` where that has images.
     """
 
     format_version: Literal[1] = 1
@@ -65,6 +65,8 @@ class RoundPlan(Document):
     score_kind: Literal["single", "multi"]
     train_score: bool
     workers: int
+    backend: str = "local"
+    image: str | None = None
 
     @property
     def num_cells(self) -> int:

@@ -16,6 +16,7 @@ MAX_ARRAY = 10_000
 """AWS Batch: array size 2..10,000 (SubmitJob, ArrayProperties); one task is sent as a plain request."""
 
 TASKS_PER_WORKER = 4
+"""Where a task costs nothing to start: enough that the last ones of a fold end at about the same time."""
 
 Range = tuple[int, int]
 """Candidates from the first index up to, not including, the second."""
@@ -79,7 +80,7 @@ class ArrayPlan:
 def plan_tasks(
     num_candidates: int,
     num_splits: int,
-    workers: int,
+    tasks_per_fold: int,
     duplicates: Mapping[int, Sequence[int]] | None = None,
     known: Mapping[int, Sequence[int]] | None = None,
 ) -> list[Task]:
@@ -88,7 +89,7 @@ def plan_tasks(
     Args:
         num_candidates: length of the candidate space.
         num_splits: number of rows of the split table.
-        workers: processes that will work at once; each fold gets about four tasks for every one of them.
+        tasks_per_fold: into how many tasks a fold is cut at most.
         duplicates: candidates equal to an earlier one, by the index of that one: they share its fit.
         known: finished candidates by split.
     """
@@ -96,7 +97,7 @@ def plan_tasks(
     tasks: list[Task] = []
     for split in range(num_splits):
         work = _left(num_candidates, groups, frozenset((known or {}).get(split, ())))
-        tasks.extend(_pack(split, work, TASKS_PER_WORKER * workers))
+        tasks.extend(_pack(split, work, tasks_per_fold))
     return tasks
 
 

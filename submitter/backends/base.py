@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobspec.errors import FoldfleetError, UsageError
 from jobspec.names import closest
 
 if TYPE_CHECKING:
-    from jobspec.engine import Numerics
+    from jobspec.engine import Engine, Numerics
+    from jobspec.grammar.spec import Spec
     from jobspec.runs.rounds import RoundPlan
     from jobspec.settings import Settings
+    from jobspec.stores.base import Store
+
+LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,51 @@ class Ending:
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What a backend is made from."""
+    """What a backend is made from.
+
+    ``workers`` is None unless a person said how many; ``image`` is the one that an earlier round ran in.
+    """
 
     settings: Settings
-    store_url: str
-    workers: int
-    numerics: Numerics
+    store: Store
+    spec: Spec
+    workers: int | None
     label: str
+    image: str | None = None
+
+    @property
+    def numerics(self) -> Numerics:
+        """Return the numerics of the run; on machines of one kind, plain NumPy is what a person expects."""
+        return self.spec.numerics or "native"
+
+
+@dataclass(frozen=True)
+class Presence:
+    """The run whose processes a backend is asked about, from whatever terminal."""
+
+    settings: Settings
+    store: Store
+    run_id: str
 
 
 class Backend(Protocol):
-    """Starts the processes of a run; nothing of a run's state lives in it."""
+    """Starts the processes of a run; nothing of a run's state lives in it.
+
+    ``workers`` processes fit at once, all tasks together; a fold is cut into ``tasks_per_fold`` tasks at most.
+    ``image`` is what tasks run in, None without images.
+    """
 
     name: str
+    workers: int
+    tasks_per_fold: int
+    image: str | None
+
+    def engine(self, identity: object) -> Engine:
+        """Return what the processes that it starts compute with.
+
+        Args:
+            identity: the spec's identity, in which the user's own modules are named.
+        """
 
     def build_request(self, plan: RoundPlan) -> Request:
         """Return what would be sent for a round: pure."""
@@ -75,8 +112,12 @@ class Backend(Protocol):
     def warm(self) -> None:
         """Begin what the next step will need; cheap to call twice."""
 
-    def step(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:
         """Run prepare, reduce or refit to its end and return its JSON answer.
+
+        Args:
+            arguments: its command line.
+            reads: the files of this machine, besides the store, that it reads.
 
         Raises:
             FoldfleetError: what the step refused with.
@@ -95,8 +136,24 @@ class Backend(Protocol):
         """Give back what the backend holds."""
 
 
-_BACKENDS = {"local": "submitter.backends.local:LocalBackend"}
-_LATER = ("docker", "aws", "stepfunctions")
+class Module(Protocol):
+    """A backend's module: how it is made, and what it says of runs that it was not made for."""
+
+    def make_backend(self, context: BackendContext) -> Backend:
+        """Return the backend; nothing is started yet."""
+
+    def is_working(self, presence: Presence) -> bool:
+        """Say whether a task of the run is alive, whoever started it."""
+
+    def end_orphans(self, presence: Presence) -> None:
+        """Have tasks end whose driver was killed; what they finished is kept. They may take a while to go."""
+
+    def read_log(self, presence: Presence, stream: str, num_lines: int) -> list[str]:
+        """Return the last lines of a task's log, which a start row names."""
+
+
+_MODULES = {LOCAL: "submitter.backends.local", "docker": "submitter.backends.docker"}
+_LATER = ("aws", "stepfunctions")
 
 
 def check_backend(name: str) -> None:
@@ -105,16 +162,20 @@ def check_backend(name: str) -> None:
     Raises:
         UsageError: always names those that exist.
     """
+    known = " or ".join(f"--on {known}" for known in _MODULES)
     if name in _LATER:
-        raise UsageError(f"--on {name} comes later. Type --on local, which is the default: this machine.")
-    if name not in _BACKENDS:
-        hint = closest(name, (*_BACKENDS, *_LATER))
-        later = ", ".join(_LATER)
-        raise UsageError(f"--on {name} is no backend; type --on local ({later} come later).{hint}")
+        raise UsageError(f"--on {name} comes later. Type {known}; {LOCAL} is the default: this machine.")
+    if name not in _MODULES:
+        hint = closest(name, (*_MODULES, *_LATER))
+        raise UsageError(f"--on {name} is no backend; type {known} ({', '.join(_LATER)} come later).{hint}")
+
+
+def backend_module(name: str) -> Module:
+    """Return a backend's module; it is imported here and nowhere else."""
+    check_backend(name)
+    return importlib.import_module(_MODULES[name])
 
 
 def make_backend(name: str, context: BackendContext) -> Backend:
-    """Return a backend by name; its module is imported here and nowhere else."""
-    check_backend(name)
-    module, _, attribute = _BACKENDS[name].partition(":")
-    return cast("Backend", getattr(importlib.import_module(module), attribute)(context))
+    """Return a backend by name."""
+    return backend_module(name).make_backend(context)

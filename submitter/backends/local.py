@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobspec import protocol
-from jobspec.engine import numeric_environment
+from jobspec.engine import Engine, current_engine, numeric_environment
 from jobspec.errors import FoldfleetError, InterruptedRun, TryLaterError
-from submitter.backends.base import ArrayRequest, BackendContext, Ending, Request
+from jobspec.hostlock import HostLock
+from jobspec.search.planning import TASKS_PER_WORKER
+from submitter.backends.base import LOCAL, ArrayRequest, BackendContext, Ending, Presence, Request
 from submitter.backends.hostprocess import HostDiedError, HostProcess, Reply
 
 if TYPE_CHECKING:
@@ -33,9 +35,13 @@ class StepCrashedError(Exception):
 class LocalBackend:
     """Start steps as children of a helper that has scikit-learn imported already."""
 
-    name = "local"
+    name = LOCAL
+    image = None
 
     def __init__(self, context: BackendContext, start_host: StartHost = HostProcess) -> None:
+        settings, spec = context.settings, context.spec
+        self.workers = context.workers or settings.workers or spec.resources.vcpus or protocol.usable_cpus()
+        self.tasks_per_fold = TASKS_PER_WORKER * self.workers
         self.log = _log_path(context.settings.cache, context.label)
         self._context = context
         self._start_host = start_host
@@ -44,11 +50,15 @@ class LocalBackend:
         self._endings: list[Ending] = []
         self._named = False
 
+    def engine(self, identity: object) -> Engine:
+        """Return what this machine computes with."""
+        return current_engine(self._context.numerics, identity)
+
     def build_request(self, plan: RoundPlan) -> Request:
         """Return one command for each array: a process tree that serves all its tasks."""
         arrays = []
         for index, array in enumerate(plan.array_plans()):
-            arguments = protocol.work_arguments(self._context.store_url, plan.run_id, plan.round, array.first_task)
+            arguments = protocol.work_arguments(self._context.store.url, plan.run_id, plan.round, array.first_task)
             request = ArrayRequest(
                 name=f"{plan.run_id}-r{plan.round}-a{index}",
                 array_index=index,
@@ -66,7 +76,7 @@ class LocalBackend:
             command = protocol.containers_command(["host"])
             self._host = self._start_host(command, os.environ | self._environment(), self.log)
 
-    def step(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:  # noqa: ARG002 - all is here
         """Run a step and return its JSON answer."""
         try:
             self._send(arguments, {})
@@ -143,7 +153,7 @@ class LocalBackend:
         """Return what a step refused with; raise if it did not end as steps do."""
         if reply.exit_code == 0:
             return None
-        if (refusal := _refusal(reply.stdout)) is not None:
+        if (refusal := read_refusal(reply.stdout)) is not None:
             return refusal
         if reply.exit_code == InterruptedRun.exit_code:
             return InterruptedRun("The work was asked to stop.")
@@ -163,13 +173,41 @@ class LocalBackend:
             protocol.CACHE: str(settings.cache),
             protocol.ALLOWED_MODULES: ",".join(settings.allowed_modules),
             protocol.MODULE_PATH: os.pathsep.join(settings.module_path),
-            protocol.WORKERS: str(self._context.workers),
+            protocol.WORKERS: str(self.workers),
             protocol.FLUSH_SECONDS: FLUSH_SECONDS,
             protocol.LOG_STREAM: str(self.log),
         }
 
 
-def _refusal(stdout: str) -> FoldfleetError | None:
+make_backend = LocalBackend
+
+
+def is_working(presence: Presence) -> bool:
+    """Say whether a work step of the run is alive on this host."""
+    lock = protocol.array_lock(presence.store, presence.settings.cache, presence.run_id)
+    return HostLock(lock, probed=True).held_elsewhere()
+
+
+def end_orphans(_presence: Presence) -> None:
+    """Do nothing: a work step without its driver ends by itself within seconds."""
+
+
+def read_log(_presence: Presence, stream: str, num_lines: int) -> list[str]:
+    """Return the last lines of the file that the helper of a run wrote."""
+    return tail(Path(stream), num_lines)
+
+
+def tail(path: Path, num_lines: int) -> list[str]:
+    """Return the last lines of a file, or why they cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return [line.rstrip("\n") for line in deque(file, num_lines)] or ["(empty: nothing went wrong so far)"]
+    except OSError as error:
+        return [f"(cannot be read here: {error.strerror})"]
+
+
+def read_refusal(stdout: str) -> FoldfleetError | None:
+    """Return the error that a step answered with, or None if its answer is none."""
     try:
         document = json.loads(stdout)
     except ValueError:

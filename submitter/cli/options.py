@@ -17,7 +17,7 @@ StoreUrl: TypeAlias = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="Where results lie. [default: FOLDFLEET_STORE, else ./foldfleet]"),
 ]
-On: TypeAlias = Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local.")]
+On: TypeAlias = Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local or docker.")]
 Workers: TypeAlias = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Worker processes. [default: the spec's vcpus, else all CPUs]"),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import deque
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from jobspec.errors import ExitCode, InterruptedRun, NotFoundError, TryLaterError
@@ -14,6 +12,7 @@ from jobspec.protocol import reduce_arguments
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, require_round
 from jobspec.stores.layout import Layout
+from submitter.backends.base import Backend, Presence, backend_module
 from submitter.cli.answers import best_answer, files_answer, finish, status_answer
 from submitter.cli.display import make_display
 from submitter.cli.guard import explain
@@ -22,7 +21,7 @@ from submitter.cli.printing import print_results, print_runs, print_status
 from submitter.cli.talk import answer, say, write
 from submitter.interrupts import interrupt_on_signals
 from submitter.liveness import Liveness
-from submitter.preparation import Desk, open_backend, resolve_workers
+from submitter.preparation import Desk, open_backend
 from submitter.runner import Runner
 from submitter.runs import find_run, survey
 from submitter.search import Search, check_data, check_engine, stored_search
@@ -65,7 +64,8 @@ def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> i
     reader = ProgressReader(desk.store, plan, None)
     poll_to_end(reader)
     paths = dict.fromkeys(str(start["log"]) for start in reader.starts() if start.get("log"))
-    streams = [{"log": path, "lines": _tail(Path(path), num_lines)} for path in paths]
+    module, presence = backend_module(plan.backend), Presence(desk.settings, desk.store, plan.run_id)
+    streams = [{"log": path, "lines": module.read_log(presence, path, num_lines)} for path in paths]
     if not streams:
         raise NotFoundError(f"No task of {plan.run_id} has started yet, so there is no log.")
     if as_json:
@@ -102,12 +102,10 @@ def resume_run(desk: Desk, reference: str, *, workers: int | None, as_json: bool
     interrupt_on_signals()
     search = _stored(desk, reference)
     check_data(desk.store, search)
-    check_engine(search)
-    live = _liveness(desk, search.run_id)
-    with closing(open_backend(desk, search.spec, on="local", workers=workers, label=search.run_id)) as backend:
-        runner = Runner(
-            desk.store, backend, live, resolve_workers(desk, search.spec, workers), display=make_display, say=say
-        )
+    plan = require_round(desk.store, search.run_id)
+    with closing(_backend_of(desk, search, plan, workers)) as backend:
+        check_engine(search, backend)
+        runner = Runner(desk.store, backend, _liveness(desk, search.run_id), display=make_display, say=say)
         return finish(runner, search, started, as_json=as_json)
 
 
@@ -179,7 +177,14 @@ def _standing(desk: Desk, search: Search) -> Standing:
 
 
 def _liveness(desk: Desk, run_id: str) -> Liveness:
-    return Liveness(desk.settings.cache, desk.store, run_id)
+    return Liveness(desk.settings, desk.store, run_id)
+
+
+def _backend_of(desk: Desk, search: Search, plan: RoundPlan, workers: int | None) -> Backend:
+    """Return the backend that a run was planned for."""
+    return open_backend(
+        desk, search.spec, on=plan.backend, workers=workers, label=search.run_id, image=plan.image
+    )
 
 
 def _stop(desk: Desk, plan: RoundPlan) -> None:
@@ -198,17 +203,10 @@ def _stop(desk: Desk, plan: RoundPlan) -> None:
 
 
 def _reduce(desk: Desk, search: Search, plan: RoundPlan) -> None:
-    with closing(open_backend(desk, search.spec, on="local", workers=1, label=search.run_id)) as backend:
+    with closing(_backend_of(desk, search, plan, None)) as backend:
         try:
             backend.step(reduce_arguments(desk.store.url, plan.run_id))
         except KeyboardInterrupt:
             backend.stop()
             raise InterruptedRun(f"{plan.run_id} is cancelled, but its table was not made.") from None
 
-
-def _tail(path: Path, num_lines: int) -> list[str]:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, num_lines)] or ["(empty: nothing went wrong so far)"]
-    except OSError as error:
-        return [f"(cannot be read here: {error.strerror})"]

@@ -108,10 +108,8 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
         if run.dry_run:
             _answer_plan(prepared, _draft(desk, prepared, fresh=run.fresh), as_json=flags.as_json, with_request=True)
             return ExitCode.OK
-        live = Liveness(desk.settings.cache, desk.store, prepared.search.run_id)
-        runner = Runner(
-            desk.store, prepared.backend, live, prepared.workers, fresh=run.fresh, display=make_display, say=say
-        )
+        live = Liveness(desk.settings, desk.store, prepared.search.run_id)
+        runner = Runner(desk.store, prepared.backend, live, fresh=run.fresh, display=make_display, say=say)
         _tell([*_warnings(prepared), *(_fresh_warnings(desk, prepared) if run.fresh else [])])
         if run.detach and (runner.commit(prepared.search) is not None or live.is_alive()):
             return _detach(desk, prepared, live, as_json=flags.as_json)
@@ -135,7 +133,7 @@ def _draft(desk: Desk, prepared: Preparation, *, fresh: bool) -> Draft:
     search = prepared.search
     reuse = not fresh and search.num_cells <= MAX_CELLS
     newest = latest_round(desk.store, search.run_id)
-    return draft_next(desk.store, search, newest, workers=prepared.workers, reuse=reuse)
+    return draft_next(desk.store, search, newest, prepared.backend, reuse=reuse)
 
 
 def _answer_plan(prepared: Preparation, draft: Draft, *, as_json: bool, with_request: bool) -> None:
@@ -163,7 +161,7 @@ def _tell(warnings: list[str]) -> None:
 def _detach(desk: Desk, prepared: Preparation, live: Liveness, *, as_json: bool) -> int:
     """Start a background process unless one works on the run already, and print the run's id."""
     prepared.backend.close()
-    child = None if live.is_alive() else start_detached(desk, live, prepared.workers)
+    child = None if live.is_alive() else start_detached(desk, live, prepared.backend.workers)
     code = child.exit_code if child is not None else None
     where = f"Log: {child.log}" if child is not None else "Another process works on it already."
     if child is not None and code not in (None, ExitCode.OK, ExitCode.CELLS_FAILED):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from jobspec.engine import current_engine
+from jobspec.engine import Engine, current_engine
 from jobspec.errors import FoldfleetError, InterruptedRun
 from jobspec.grammar.load import parse
 from jobspec.runs.results import read_rows
@@ -80,9 +81,15 @@ class PretendBackend:
     store: Store
     judge: Judge = everything
     during_work: Callable[[], None] = lambda: None
-    name: str = "pretend"
+    name: str = "local"
+    workers: int = 1
+    tasks_per_fold: int = 4
+    image: str | None = None
     calls: list[str] = field(default_factory=list)
     _sent: list[ArrayRequest] = field(default_factory=list)
+
+    def engine(self, identity: object) -> Engine:
+        return current_engine("native", identity)
 
     def build_request(self, plan: RoundPlan) -> Request:
         arrays = tuple(
@@ -94,7 +101,7 @@ class PretendBackend:
     def warm(self) -> None:
         self.calls.append("warm")
 
-    def step(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:
         self.calls.append(arguments[0])
         run_id = arguments[arguments.index("--run") + 1]
         return self._reduce(run_id) if arguments[0] == "reduce" else self._refit(run_id)

@@ -25,7 +25,7 @@ from submitter.detach import start_detached
 from submitter.liveness import Liveness
 from submitter.preparation import Desk, Preparation
 from submitter.search import draft_next, keep
-from tests.unit.pretend import make_pretended_search
+from tests.unit.pretend import PretendBackend, make_pretended_search
 
 COMMANDS = (
     "init",
@@ -65,7 +65,7 @@ def planned(store_url: str) -> str:
     store = open_store(store_url)
     search = keep(store, make_pretended_search())
     store.create("datasets/d-1/manifest.json", b"{}")
-    commit_round(store, draft_next(store, search, None, workers=1, reuse=True))
+    commit_round(store, draft_next(store, search, None, PretendBackend(store), reuse=True))
     return search.run_id
 
 
@@ -106,7 +106,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(call: Call) -> None:
         (["run", "x.yaml", "--worker", "2"], "--workers"),
         (["run", "x.yaml", "--workers", "0"], "greater than or equal to 1"),
         (["results", "latest", "--top", "many"], "--top"),
-        (["run", "x.yaml", "--on", "docker"], "comes later"),
+        (["run", "x.yaml", "--on", "aws"], "comes later"),
         (["plan", "x.yaml", "--on", "awz"], "Did you mean 'aws'"),
         (["run", "nothing.yaml"], "There is no spec nothing.yaml"),
         (["list", "--store", "gs://bucket"], "gs"),
@@ -229,7 +229,7 @@ def broken(store_url: str, planned: str) -> dict[str, str]:
     """Return runs that cannot be read, beside one that can: id -> what their reason says."""
     store = open_store(store_url)
     search = keep(store, make_pretended_search("[7, 8]"))
-    commit_round(store, draft_next(store, search, None, workers=1, reuse=True))
+    commit_round(store, draft_next(store, search, None, PretendBackend(store), reuse=True))
     store.put(Layout.space(search.run_id), b'{"format_version": 99, "entries": []}')
     other = "newer-0123456789ab"
     text = store.get(Layout.plan(planned, 0)).decode()
@@ -300,7 +300,7 @@ def test_fresh_on_a_finished_run_says_which_table_is_shown(
     told: list[list[str]] = []
     for name in ("cv_results.parquet", "cv_results.csv"):
         desk.store.put(Layout.view(planned, name), b"")
-    for view in (None, b'{"complete": false}', b'{"complete": true}'):
+    for view in (None, b'{"complete": false, "cells": {}}', b'{"complete": true, "cells": {}}'):
         if view is not None:
             desk.store.put(Layout.view(planned, "best.json"), view)
         told.append(_fresh_warnings(desk, cast("Preparation", prepared)))
@@ -320,7 +320,7 @@ def test_a_background_process_that_dies_is_no_running_run(
 ) -> None:
     desk = Desk(load_settings(), open_store(store_url))
     _pretend_child(monkeypatch, "import sys; print('starting'); sys.stderr.write('No room.\\n'); sys.exit(75)")
-    child = start_detached(desk, Liveness(cache, desk.store, planned), 1)
+    child = start_detached(desk, Liveness(desk.settings, desk.store, planned), 1)
     assert (child.exit_code, child.last_words()) in [(75, "No room."), (75, "starting")]
 
 
@@ -328,7 +328,7 @@ def test_a_background_process_is_running_once_it_drives(
     planned: str, store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Desk(load_settings(), open_store(store_url))
-    live = Liveness(cache, desk.store, planned)
+    live = Liveness(desk.settings, desk.store, planned)
     drive = f"from jobspec.hostlock import *; import time; HostLock(Path({str(live.driver().path)!r})).acquire()"
     _pretend_child(monkeypatch, f"{drive}; time.sleep(1)")
     assert start_detached(desk, live, 1).exit_code is None

@@ -10,10 +10,12 @@ import pytest
 
 from jobspec.engine import Engine
 from jobspec.errors import DataError, InterruptedRun, TryLaterError, UsageError
+from jobspec.grammar.load import parse
 from jobspec.grammar.spec import Limits
 from jobspec.runs.rounds import RoundPlan, draft_round
 from jobspec.search.planning import Task
 from jobspec.settings import Settings
+from jobspec.stores.folder import FolderStore
 from submitter.backends.base import ArrayRequest, BackendContext, Request, check_backend, make_backend
 from submitter.backends.hostprocess import HostDiedError, HostProcess, Reply
 from submitter.backends.local import LocalBackend, StepCrashedError
@@ -28,6 +30,14 @@ for line in sys.stdin:
 """
 
 
+SPEC = """
+name: letters
+data: {builtin: iris}
+candidates: [{estimator: sklearn.svm.SVC}]
+numerics: portable
+"""
+
+
 def echo_host(_command: Sequence[str], environment: Mapping[str, str], log: Path) -> HostProcess:
     return HostProcess([sys.executable, "-c", ECHO], environment, log)
 
@@ -39,7 +49,8 @@ def no_host(*_: Any) -> HostProcess:
 @pytest.fixture
 def context(tmp_path: Path) -> BackendContext:
     settings = Settings("store", tmp_path / "cache", None, ("mine", "ours"), ("/a", "/b"))
-    return BackendContext(settings, "/data/store", 3, "portable", "letters")
+    spec = parse(SPEC.encode(), "spec.yaml").spec
+    return BackendContext(settings, FolderStore(Path("/data/store")), spec, 3, "letters")
 
 
 @pytest.fixture
@@ -181,7 +192,7 @@ for piece in ('{"exit": 0, "std', 'out": "a"}\\n{"exit": 1, "stdout": "b"}\\n'):
     host.end()
 
 
-@pytest.mark.parametrize("name", ["docker", "aws", "stepfunctions"])
+@pytest.mark.parametrize("name", ["aws", "stepfunctions"])
 def test_later_backends_say_so(name: str) -> None:
     with pytest.raises(UsageError, match="later"):
         check_backend(name)

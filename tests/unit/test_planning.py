@@ -51,7 +51,7 @@ def test_every_unknown_cell_is_in_exactly_one_task(
 
 
 def test_a_grid_of_ten_million_cells_is_packed_by_ranges() -> None:
-    tasks = plan_tasks(2_000_000, 5, 4)
+    tasks = plan_tasks(2_000_000, 5, 16)
     assert len(tasks) == 80 and sum(task.num_cells for task in tasks) == 10_000_000
     assert tasks[0].ranges == ((0, 125_000),)
 

@@ -11,6 +11,7 @@ import pytest
 
 from jobspec.errors import InterruptedRun, TryLaterError
 from jobspec.runs.rounds import latest_round
+from jobspec.settings import load_settings
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 from submitter.liveness import Liveness
@@ -27,16 +28,16 @@ class Scene:
     def __init__(self, store: Store, cache: Path) -> None:
         self.store = store
         self.search = make_pretended_search()
-        self.cache = cache
+        self.settings = replace(load_settings(), cache=cache)
         self.backend = PretendBackend(store)
         self.sleeps: Iterator[Callable[[], None]] = iter(())
 
     @property
     def live(self) -> Liveness:
-        return Liveness(self.cache, self.store, self.search.run_id)
+        return Liveness(self.settings, self.store, self.search.run_id)
 
     def runner(self, *, fresh: bool = False) -> Runner:
-        return Runner(self.store, self.backend, self.live, 1, fresh, self._sleep, NoDisplay)
+        return Runner(self.store, self.backend, self.live, fresh, self._sleep, NoDisplay)
 
     def run(self, search: Search | None = None, *, judge: Judge | None = None, fresh: bool = False) -> Outcome:
         self.backend = PretendBackend(self.store) if judge is None else PretendBackend(self.store, judge)
@@ -84,7 +85,7 @@ def test_claims_and_handles_are_recorded(scene: Scene) -> None:
     claim = json.loads(scene.store.get(Layout.claim(scene.search.run_id, 0, 0, 0)))
     handle = json.loads(scene.store.get(Layout.handle(scene.search.run_id, 0, 0, 0)))
     assert claim.keys() == {"format_version", "host", "pid", "time"}
-    assert handle == {"format_version": 1, "name": "a0", "backend": "pretend"}
+    assert handle == {"format_version": 1, "name": "a0", "backend": "local"}
 
 
 def test_a_stopped_run_is_resumed_with_what_is_missing(scene: Scene) -> None:
@@ -157,7 +158,7 @@ def test_other_spellings_and_caches_meet_at_the_same_lock(
     (tmp_path / "side").mkdir()
     (tmp_path / "side" / "link").symlink_to(store_url)
     store = open_store(str(tmp_path / spelling))
-    other = Liveness(tmp_path / "another cache", store, scene.search.run_id)
+    other = Liveness(replace(load_settings(), cache=tmp_path / "another cache"), store, scene.search.run_id)
     assert not other.is_alive()
     assert not Path(store_url).exists()  # looking makes nothing
     lock = scene.live.driver()
@@ -237,7 +238,7 @@ def test_a_second_call_watches_and_gives_the_same_answer(scene: Scene) -> None:
 
     def other_process_ends() -> None:
         lock.release()
-        Scene(scene.store, scene.cache).run(judge=last_is_lost)
+        Scene(scene.store, scene.settings.cache).run(judge=last_is_lost)
 
     scene.sleeps = iter([lambda: None, other_process_ends])
     outcome = scene.run()
@@ -253,7 +254,7 @@ def test_a_watcher_goes_on_where_the_other_died(scene: Scene) -> None:
     def other_process_dies() -> None:
         lock.release()
         with pytest.raises(InterruptedRun):
-            Scene(scene.store, scene.cache).run(judge=first_only)
+            Scene(scene.store, scene.settings.cache).run(judge=first_only)
 
     scene.sleeps = iter([other_process_dies])
     outcome = scene.run()
@@ -295,7 +296,7 @@ def test_the_work_of_a_killed_driver_is_waited_for(scene: Scene) -> None:
     from jobspec.hostlock import HostLock
     from jobspec.protocol import array_lock
 
-    orphan = HostLock(array_lock(scene.store, scene.cache, scene.search.run_id))
+    orphan = HostLock(array_lock(scene.store, scene.settings.cache, scene.search.run_id))
     assert orphan.acquire()
     scene.sleeps = iter([lambda: None, orphan.release])
     assert scene.run().fits == 6

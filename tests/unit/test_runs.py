@@ -11,7 +11,7 @@ from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 from submitter.runs import find_run, newest_first
 from submitter.search import draft_next, keep
-from tests.unit.pretend import make_pretended_search
+from tests.unit.pretend import PretendBackend, make_pretended_search
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_latest_is_the_newest_round(store_url: str) -> None:
     store = open_store(store_url)
     for moment, grid in ((200, "[1]"), (300, "[2]"), (100, "[3]")):
         search = keep(store, make_pretended_search(grid))
-        draft = draft_next(store, search, None, workers=1, reuse=True)
+        draft = draft_next(store, search, None, PretendBackend(store), reuse=True)
         commit_round(store, replace(draft, plan=draft.plan.model_copy(update={"created": moment})))
     assert find_run(store, "latest") == make_pretended_search("[2]").run_id
     assert [plan.created for _, plan in newest_first(store)] == [300, 200, 100]
