@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jobspec.errors import DataError
-from jobspec.runs.rounds import RoundPlan, latest_round, load_known, runs_of_book
+from jobspec.runs.rounds import RoundPlan, latest_round, load_known, load_round, runs_of_book
 from jobspec.runs.rows import FINAL, concat_tables, rows_to_table, table_from_parquet, table_schema
 from jobspec.runs.tasklog import LogState, decode_part
 from jobspec.search.candidates import CandidateSpace
@@ -81,9 +81,10 @@ def read_log_table(store: Store, plan: RoundPlan, task: int) -> pa.Table:
     return rows_to_table(list(state.rows.values()), schema_of(plan), state.divergent)
 
 
-def is_complete(store: Store, plan: RoundPlan) -> bool:
-    """Say whether every task of a round has ended (its cells can be lost all the same)."""
-    return all(store.exists(Layout.done(plan.run_id, plan.round, task)) for task in reversed(range(plan.num_tasks)))
+def is_folded(store: Store, run_id: str, round_index: int, task: int) -> bool:
+    """Say whether a task's log was folded into a table that can be read, so that nothing needs the log."""
+    schema = schema_of(load_round(store, run_id, round_index))
+    return _read_table(store, Layout.done(run_id, round_index, task), schema) is not None
 
 
 def final_rows(store: Store, plan: RoundPlan) -> pa.Table:

@@ -146,12 +146,10 @@ def load_round(store: Store, run_id: str, round_index: int) -> RoundPlan:
 
 def latest_round(store: Store, run_id: str) -> RoundPlan | None:
     """Return the newest committed round of a run, or None."""
-    plan = None
     index = 0
     while store.exists(Layout.plan(run_id, index)):
-        plan = load_round(store, run_id, index)
         index += 1
-    return plan
+    return load_round(store, run_id, index - 1) if index else None
 
 
 def require_round(store: Store, run_id: str) -> RoundPlan:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from jobspec.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it: its length in bytes, and when it was written, in seconds since 1970."""
+
+    key: str
+    size: int
+    written: float
 
 
 class Ranges(Protocol):
@@ -95,8 +105,17 @@ class Store(Protocol):
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys below ``prefix`` in order; never called while working or reducing."""
 
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what lies below ``prefix``, in order of keys; never called while working or reducing."""
+
     def folders(self, prefix: str) -> list[str]:
         """Return the names one level below ``prefix`` that have objects below them."""
+
+    def unfinished(self, before: float) -> Iterator[Entry]:
+        """Yield uploads that were begun before a moment (seconds since 1970) and never completed; they cost space."""
+
+    def discard(self, upload: Entry) -> None:
+        """Remove what `unfinished` found."""
 
     def local_path(self, key: str) -> Path | None:
         """Return the file behind a key where the store is a folder of this host, to be mapped."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jobspec.errors import AccessError, DataError, FoldfleetError, NotFoundError, TryLaterError
 from jobspec.hostlock import HostLock
+from jobspec.stores.base import Entry
 from jobspec.stores.layout import Layout
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
@@ -158,11 +159,19 @@ class FolderStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys below ``prefix`` in order."""
+        for entry in self.entries(prefix):
+            yield entry.key
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield what lies below ``prefix`` in order."""
         top = self._path(prefix.rstrip("/"))
         for folder, names, files in os.walk(top):
             names.sort()
             for file in sorted(files):
-                yield (Path(folder) / file).relative_to(self.root).as_posix()
+                path = Path(folder) / file
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    status = path.stat()
+                    yield Entry(path.relative_to(self.root).as_posix(), status.st_size, status.st_mtime)
 
     def folders(self, prefix: str) -> list[str]:
         """Return the names of the folders one level below ``prefix``."""
@@ -171,6 +180,16 @@ class FolderStore:
                 return sorted(entry.name for entry in entries if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def unfinished(self, before: float) -> Iterator[Entry]:
+        """Yield the files of killed writers."""
+        for entry in self.entries(_TEMPORARY):
+            if entry.written < before:
+                yield entry
+
+    def discard(self, upload: Entry) -> None:
+        """Remove what `unfinished` found."""
+        self.delete(upload.key)
 
     def local_path(self, key: str) -> Path | None:
         """Return the file behind a key."""

@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
+_IN_ROUND = re.compile(r"runs/([^/]+)/rounds/(\d+)/(drafts|log)/([^/]+)/")
+
+
+@dataclass(frozen=True)
+class RoundPart:
+    """A folder of a round that holds a draft (``name`` is its token) or a log (``name`` is its task's number)."""
+
+    run_id: str
+    round_index: int
+    kind: str
+    name: str
+
 
 class Layout:
     """Name the objects of a store (section 5 of the design)."""
@@ -20,6 +35,22 @@ class Layout:
     def splits(dataset_id: str, split_id: str) -> str:
         """Return the key of the row indices of one cross-validation of a dataset."""
         return f"datasets/{dataset_id}/splits/{split_id}.npz"
+
+    @staticmethod
+    def datasets() -> str:
+        """Return the prefix under which every dataset lies."""
+        return "datasets/"
+
+    @classmethod
+    def dataset(cls, dataset_id: str) -> str:
+        """Return the prefix of one dataset, its splits among it."""
+        return f"{cls.datasets()}{dataset_id}/"
+
+    @staticmethod
+    def round_part(key: str) -> RoundPart | None:
+        """Return the draft or log in which an object lies, None for any other object."""
+        match = _IN_ROUND.match(key)
+        return None if match is None else RoundPart(match[1], int(match[2]), match[3], match[4])
 
     @staticmethod
     def source(digest: str) -> str:

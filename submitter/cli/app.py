@@ -207,6 +207,25 @@ def list_(store: StoreUrl = None, as_json: AsJson = False) -> int:
 
 
 @app.command()
+def gc(
+    older_than: Annotated[
+        float, typer.Option("--older-than", min=0, metavar="HOURS", help="Leave alone what was written since.")
+    ] = 24.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is shown.")] = False,
+    store: StoreUrl = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show what the store no longer needs, and remove it with --yes.
+
+    Drafts that were not committed, logs whose folded results are there, datasets of no run, uploads never completed.
+    """
+    from submitter.cli.gc_commands import collect_garbage
+    from submitter.cli.spec_commands import open_desk
+
+    return collect_garbage(open_desk(store), older_than_h=older_than, yes=yes, as_json=as_json)
+
+
+@app.command()
 def schema(as_json: AsJson = False) -> int:  # noqa: ARG001 - it is JSON in any case
     """Print the spec's JSON schema, for editors."""
     from jobspec.grammar.reference import make_json_schema

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TOP = 8
 """Rows of the leaderboard after a run; `submit results --top N` shows more."""
 
+_NAMED = 5
+"""Of what could be removed, so many of each kind are named; ``--json`` names all."""
+
 Fact = tuple[str, str]
 
 
@@ -59,6 +62,15 @@ def print_leaderboard(entries: Sequence[Entry], ranked_by: str | None, num_candi
     more = num_candidates - len(entries)
     table = leaderboard_table(entries, ranked_by, with_times=not is_narrow())
     show_all(table, *([dim(f"... and {more:,} more")] if more else []))
+
+
+def print_waste(rows: Sequence[dict[str, Any]]) -> None:
+    """Print what of a store is not needed, by kind."""
+    for row in rows:
+        names = row["names"]
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        write(f"{row['kind']}: {count(row['objects'], 'object')}, {format_bytes(row['bytes'])}")
+        write(f"  {', '.join(names[:_NAMED])}{more}")
 
 
 def print_plan(document: dict[str, Any], inspection: Inspection, request: Request | None) -> None:

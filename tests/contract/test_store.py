@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,6 +96,16 @@ def test_keys_are_listed_in_order_and_folders_by_level(store: Store) -> None:
         store.create(key, b"")
     assert list(store.keys("runs/")) == ["runs/a/x/1", "runs/a/x/2", "runs/b/plan.json"]
     assert store.folders("runs/") == ["a", "b"] and store.folders("nothing/") == []
+
+
+def test_a_listing_tells_lengths_and_times(store: Store) -> None:
+    before = time.time()
+    store.create("runs/a/1", b"123")
+    store.create("runs/b/2", b"")
+    entries = list(store.entries("runs/"))
+    assert [(entry.key, entry.size) for entry in entries] == [("runs/a/1", 3), ("runs/b/2", 0)]
+    assert all(before - 5 < entry.written < time.time() + 5 for entry in entries), "clocks of one machine"
+    assert list(store.entries("nothing/")) == []
 
 
 def test_a_key_cannot_leave_the_store(store: Store) -> None:
