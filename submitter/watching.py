@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from jobspec.errors import InterruptedRun
 from jobspec.runs.progress import Progress, ProgressReader
@@ -18,7 +20,33 @@ from submitter.search import Search
 from submitter.showing import DisplayFactory, NoDisplay
 from submitter.standing import poll_to_end
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.3
+
+
+IDLE_SHARE = 4
+"""Reading progress takes at most a fifth of the time: a store over the network answers slowly, and by the request."""
+
+
+class Pace:
+    """Says when something whose duration varies is due again."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._due = -math.inf
+
+    def is_due(self) -> bool:
+        """Say whether enough time has passed since the last call."""
+        return self._now() >= self._due
+
+    def timed(self, call: Callable[[], T]) -> T:
+        """Call, and be due again after `IDLE_SHARE` times as long as that took."""
+        started = self._now()
+        answer = call()
+        ended = self._now()
+        self._due = ended + IDLE_SHARE * (ended - started)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -29,6 +57,7 @@ class Watcher:
     liveness: Liveness
     display: DisplayFactory = NoDisplay
     sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
 
     def watch(self, search: Search) -> None:
         """Follow a run that another process drives until nothing of it is alive.
@@ -51,10 +80,12 @@ class Watcher:
     def follow(self, search: Search, plan: RoundPlan, ended: Callable[[float], bool]) -> Progress:
         """Show progress until ``ended(seconds)``, which waits that long at most, says yes; return the last state."""
         reader = ProgressReader(self.store, plan, search.spec.refit_scorer())
+        pace = Pace(self.now)
         with self.display(lambda index: describe(search.space.candidate(index)), search.spec.name) as display:
-            display.update(reader.poll())
+            display.update(pace.timed(reader.poll))
             while not ended(POLL_SECONDS):
-                display.update(reader.poll())
+                if pace.is_due():
+                    display.update(pace.timed(reader.poll))
             progress = poll_to_end(reader)
             display.update(progress)
         return progress
