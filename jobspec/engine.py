@@ -31,10 +31,11 @@ _THREAD_VARIABLES = (
 )
 _ONE_THREAD = dict.fromkeys(_THREAD_VARIABLES, "1")
 
-# Kernels of Haswell exist on every x86-64 CPU of the last ten years; other kernels change last bits.
+# Kernels of Haswell exist on every x86-64 CPU of the last ten years; other kernels change last bits. NumPy 2.4 renamed
+# its groups (X86_V4); each version ignores the names that are not its own, with an ImportWarning that is off by default.
 _PORTABLE = {
     "OPENBLAS_CORETYPE": "Haswell",
-    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
     "MKL_CBWR": "COMPATIBLE",
 }
 
@@ -89,10 +90,19 @@ def numeric_environment(numerics: Numerics) -> dict[str, str]:
 def _kernel(numerics: Numerics) -> str:
     machine = platform.machine()
     if numerics == "portable":
-        return f"portable-1-{machine}"
+        return f"portable-2-{machine}-{_libc()}"
     pins = {name: os.environ[name] for name in _KERNEL_VARIABLES if name in os.environ}
-    text = json.dumps([machine, _cpu_features(), pins], sort_keys=True)
+    text = json.dumps([machine, _libc(), _cpu_features(), pins], sort_keys=True)
     return f"native-{machine}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@cache
+def _libc() -> str:
+    """Return the C library and its version: its exp and log are what estimators call."""
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "libc").replace(" ", "")
+    except (ValueError, OSError):  # another C library
+        return f"{platform.system()}{platform.release()}".lower()
 
 
 @cache

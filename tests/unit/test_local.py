@@ -100,7 +100,7 @@ def test_the_request_of_a_round(context: BackendContext, plan: RoundPlan) -> Non
                     "NUMEXPR_NUM_THREADS": "1",
                     "OPENBLAS_CORETYPE": "Haswell",
                     "NPY_DISABLE_CPU_FEATURES": (
-                        "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+                        "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
                     ),
                     "MKL_CBWR": "COMPATIBLE",
                     "FOLDFLEET_CACHE": str(context.settings.cache),
