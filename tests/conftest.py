@@ -16,6 +16,8 @@ from jobspec.engine import numeric_environment
 # Before numpy is imported anywhere: equality is tested with one thread, as workers run.
 os.environ.update(numeric_environment("native"))
 
+pytest_plugins = ["tests.docker.fixtures", "tests.servers.fixtures"]
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # No deadline: a busy machine is no failure. In CI the examples are the same in every run.

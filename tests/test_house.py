@@ -22,15 +22,15 @@ ALLOWED_SIBLINGS = {"jobspec": set(), "containers": {"jobspec"}, "submitter": {"
 NUMERIC = {"numpy", "scipy", "sklearn", "joblib", "threadpoolctl", "h2o", "pandas"}
 FORBIDDEN = {
     "jobspec": NUMERIC | {"typer", "rich", "click", "docker"},
-    "containers": {"typer", "rich", "click", "docker", "boto3"},
+    "containers": {"typer", "rich", "click", "docker", "boto3", "botocore"},
     "submitter": NUMERIC,
 }
 """Never imported, not even inside a function."""
 
 LAZY = {
-    "jobspec": {"pyarrow", "boto3"},
+    "jobspec": {"pyarrow", "boto3", "botocore"},
     "containers": {"h2o"},
-    "submitter": {"pyarrow", "boto3", "docker"},
+    "submitter": {"pyarrow", "boto3", "botocore", "docker"},
 }
 """Imported inside functions alone, since they are slow and most commands do without."""
 

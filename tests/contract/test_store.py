@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from jobspec.errors import AccessError, DataError, NotFoundError, UsageError
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.folder import FolderStore
 
-STORES: dict[str, Callable[[Path], Store]] = {"folder": lambda tmp_path: open_store(str(tmp_path / "store"))}
+STORES = {"folder": "store_url", "seaweed": "s3_url", "moto": "moto_url"}
+"""Each store with the fixture that gives the URL of a fresh one."""
 
 
 @pytest.fixture(params=list(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return STORES[request.param](tmp_path)
+def store(request: pytest.FixtureRequest) -> Store:
+    return open_store(request.getfixturevalue(STORES[request.param]))
 
 
 def test_an_object_is_created_once_and_never_changed(store: Store) -> None:
