@@ -7,7 +7,7 @@ import sys
 
 from common import HERE
 
-SCRIPTS = ("bench_wall", "bench_memory", "bench_cheap_fit", "bench_plan", "bench_reduce")
+SCRIPTS = ("bench_wall", "bench_memory", "bench_cheap_fit", "bench_plan", "bench_reduce", "bench_ingest")
 
 
 def main() -> int:

@@ -173,7 +173,7 @@ def _count_missing(dataset: Dataset) -> int:
 def _find_draws(space: FrozenSpace, dataset: Dataset, splits: Splits) -> dict[int, list[Draw]]:
     """Return what draws from the global generators, by entry, on any fold or on all rows (as `refit` does)."""
     rows = {*map(splits.train_rows, range(splits.num_splits)), dataset.manifest.num_rows}
-    shapes = Shapes(tuple(rows), dataset.X.shape[1], _count_missing(dataset))
+    shapes = Shapes(tuple(rows), dataset.num_features, _count_missing(dataset))
     found = {index: find_draws(entry, shapes) for index, entry in enumerate(space.entries)}
     return {index: draws for index, draws in found.items() if draws}
 
@@ -199,17 +199,16 @@ def _describe(
     is_classification = True in checked.roster.classifiers()
     classes, counts = _count_classes(dataset) if is_classification else (None, None)
     manifest = dataset.manifest
-    arrays = [array for array in (dataset.X, dataset.y, dataset.weights) if array is not None]
     return Inspection(
         dataset_id=manifest.dataset_id,
         split_id=splits.split_id,
         engine=engine,
         num_rows=manifest.num_rows,
-        num_features=dataset.X.shape[1],
+        num_features=dataset.num_features,
         num_splits=splits.num_splits,
         train_rows=tuple(map(splits.train_rows, range(splits.num_splits))),
         test_rows=tuple(map(splits.test_rows, range(splits.num_splits))),
-        row_bytes=sum(array.nbytes for array in arrays) // manifest.num_rows,
+        row_bytes=dataset.row_bytes,
         cv_text=splits.text,
         is_classifier=is_classification,
         classes=classes,

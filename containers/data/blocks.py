@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from containers.data.npyfile import HEADER_BYTES, ReadInto, iter_checked_rows
-from jobspec.errors import DataError
+from containers.data.fetch import iter_blocks, write_blocks
+from containers.data.npyfile import HEADER_BYTES, iter_rows
+from jobspec.errors import DataError, NotFoundError
 from jobspec.search.inspection import Block
-from jobspec.stores.base import Store
+from jobspec.stores.base import Ranges, Store
 
 
 def iter_block_rows(
     store: Store, key: str, block: Block, wanted: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (first row, rows) of a stored array, digests checked; see `iter_checked_rows`."""
-    refuse_other_length(store, key, block)
-    with ExitStack() as stack:
-        yield from iter_checked_rows(block, key, _open_ranges(store, key, stack), wanted)
+) -> Generator[tuple[int, NDArray[Any]], None, None]:
+    """Yield (first row, rows) of a stored array in order, digests checked.
+
+    The arrays are views that the next step overwrites. Over a network, threads fetch ahead until the generator ends
+    or is closed.
+
+    Args:
+        store: where it lies.
+        key: its key.
+        block: its description.
+        wanted: one flag per `BLOCK_BYTES`; a block without it is not read (see `find_wanted_blocks`).
+
+    Raises:
+        DataError: it is missing, cut short or damaged.
+    """
+    with _opened(store, key, block) as ranges, closing(iter_blocks(ranges, key, block, wanted)) as bodies:
+        yield from iter_rows(block, bodies)
 
 
 def load_block(store: Store, key: str, block: Block) -> NDArray[Any]:
@@ -37,12 +51,18 @@ def load_block(store: Store, key: str, block: Block) -> NDArray[Any]:
     return values
 
 
-def map_block(store: Store, key: str, block: Block) -> NDArray[Any]:
-    """Return a stored array read-only: mapped and checked by its length alone in a folder, else loaded."""
-    path = store.local_path(key)
-    if path is None:
-        return load_block(store, key, block)
-    refuse_other_length(store, key, block)
+def copy_block(store: Store, key: str, block: Block, path: Path) -> None:
+    """Copy the file of a stored array to a new file of this host, digests checked.
+
+    Raises:
+        DataError: it is missing, cut short or damaged.
+    """
+    with _opened(store, key, block) as ranges, closing(iter_blocks(ranges, key, block)) as bodies:
+        write_blocks(path, bodies)
+
+
+def map_file(path: Path, block: Block) -> NDArray[Any]:
+    """Map the file of a stored array read-only."""
     return np.asarray(np.memmap(path, np.dtype(block.dtype), "r", HEADER_BYTES, block.shape))
 
 
@@ -54,29 +74,24 @@ def refuse_other_length(store: Store, key: str, block: Block) -> None:
     """
     size = store.size(key)
     if size != block.nbytes:
-        state = "is missing" if size is None else f"has {size} bytes"
-        raise DataError(
-            f"The stored object {key!r} {state}, {block.nbytes} bytes were written. Delete that dataset's folder "
-            "in the store and run the same command again."
-        )
+        raise _other_length(key, block, size)
 
 
-def _open_ranges(store: Store, key: str, stack: ExitStack) -> ReadInto:
-    path = store.local_path(key)
-    if path is None:
+@contextmanager
+def _opened(store: Store, key: str, block: Block) -> Iterator[Ranges]:
+    with ExitStack() as stack:
+        try:
+            ranges = stack.enter_context(store.ranges(key))
+        except NotFoundError:
+            raise _other_length(key, block, None) from None
+        if ranges.size != block.nbytes:
+            raise _other_length(key, block, ranges.size)
+        yield ranges
 
-        def fetch(offset: int, target: memoryview) -> None:
-            target[:] = store.get_range(key, offset, len(target))
 
-        return fetch
-    file = stack.enter_context(path.open("rb", buffering=0))
-
-    def read(offset: int, target: memoryview) -> None:
-        file.seek(offset)
-        while target:
-            count = file.readinto(target)
-            if not count:
-                raise DataError(f"The stored object {key!r} became shorter while it was read. Run the command again.")
-            target = target[count:]
-
-    return read
+def _other_length(key: str, block: Block, size: int | None) -> DataError:
+    state = "is missing" if size is None else f"has {size} bytes"
+    return DataError(
+        f"The stored object {key!r} {state}, {block.nbytes} bytes were written. Delete that dataset's folder "
+        "in the store and run the same command again."
+    )

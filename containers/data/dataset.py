@@ -6,17 +6,23 @@ bytes meet under every path. A memo (`Layout.source`) remembers which file had w
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from containers.data.blocks import iter_block_rows, load_block, map_block
+from containers.data.blocks import iter_block_rows, load_block, map_file, refuse_other_length
+from containers.data.foldcache import FoldCache
+from containers.data.npyfile import count_row_bytes
 from jobspec.errors import DataError, NotFoundError
 from jobspec.search.inspection import Block, Manifest
+from jobspec.settings import load_settings
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 
@@ -26,15 +32,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A stored dataset, opened: plain read-only arrays, X mapped where the store is a folder."""
+    """A stored dataset, opened: plain read-only arrays. X is mapped when it is first asked for."""
 
     store: Store
     manifest: Manifest
-    X: NDArray[Any]
     y: NDArray[Any]
     weights: NDArray[Any] | None
     groups: NDArray[Any] | None
     extra: Mapping[str, NDArray[Any]]
+
+    @property
+    def num_features(self) -> int:
+        """Return the number of columns of X."""
+        return self.manifest.blocks[0].shape[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Return the size of one row over all arrays of a fold."""
+        arrays = (self.manifest.blocks[0], self.manifest.y, self.manifest.weights)
+        return sum(count_row_bytes(block) for block in arrays if block is not None)
+
+    @cached_property
+    def X(self) -> NDArray[Any]:  # noqa: N802  # scikit-learn's name
+        """Return the matrix: mapped and checked by its length alone in a folder, else out of the host's cache.
+
+        Its bytes are checked on their way into the cache, where the entry is held as long as this object lives.
+
+        Raises:
+            DataError: the matrix is missing, cut short or damaged.
+            TryLaterError: it does not fit on the cache's disk.
+        """
+        block = self.manifest.blocks[0]
+        path = self.store.local_path(Layout.block(self.manifest.dataset_id, block.file))
+        if path is None:
+            stack = ExitStack()
+            path = stack.enter_context(FoldCache(load_settings().cache).matrix(self.store, self.manifest))
+            weakref.finalize(self, stack.close)
+        return map_file(path, block)
 
 
 def ensure_dataset(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str, ...] = ()) -> Manifest:
@@ -93,17 +127,22 @@ def open_dataset(store: Store, manifest: Manifest) -> Dataset:
 
     y = load_block(store, Layout.block(dataset_id, manifest.y.file), manifest.y)
     extra = {name: load_block(store, Layout.block(dataset_id, b.file), b) for name, b in manifest.extra.items()}
-    matrix = map_block(store, Layout.block(dataset_id, manifest.blocks[0].file), manifest.blocks[0])
-    return Dataset(store, manifest, matrix, y, load(manifest.weights), load(manifest.groups), extra)
+    refuse_other_length(store, Layout.block(dataset_id, manifest.blocks[0].file), manifest.blocks[0])
+    return Dataset(store, manifest, y, load(manifest.weights), load(manifest.groups), extra)
 
 
 def verify(dataset: Dataset) -> None:
     """Read every byte of a dataset and compare all digests; costs one read.
 
+    Over a network that read is the one that brings X here; nothing is fetched twice.
+
     Raises:
         DataError: a block is damaged, named by object and both digests.
     """
     manifest = dataset.manifest
+    if dataset.store.local_path(Layout.manifest(manifest.dataset_id)) is None:
+        _ = dataset.X  # checked on its way here, and the other arrays when they were loaded
+        return
     sides = (manifest.y, manifest.weights, manifest.groups, *manifest.extra.values())
     for block in (*manifest.blocks, *sides):
         if block is not None:

@@ -2,7 +2,8 @@
 
 The dataset's blocks are streamed once, each digest checked, and every row goes straight to its place. Where rows come
 in ascending order (KFold and its kin) the files are written front to back; where they are permuted (ShuffleSplit)
-they are scattered into a map.
+they are scattered into a map. Over a network, threads fetch ahead; rows are placed in one thread and in order, so that
+the files are the same as from a folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,15 +20,26 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from containers.data.blocks import iter_block_rows, load_block
-from containers.data.npyfile import HEADER_BYTES, NpyWriter, find_wanted_blocks, make_header, write_array
+from containers.data.blocks import copy_block, iter_block_rows, load_block
+from containers.data.fetch import allocate, iter_whole, write_blocks
+from containers.data.npyfile import (
+    HEADER_BYTES,
+    NpyWriter,
+    count_row_bytes,
+    find_wanted_blocks,
+    make_header,
+    write_array,
+)
 from containers.data.splits import Splits
 from jobspec.search.inspection import BLOCK_BYTES, Block, Manifest
-from jobspec.stores.base import Store
+from jobspec.stores.base import Ranges, Store
 from jobspec.stores.layout import Layout
 
 FORMAT_VERSION = 1
 """Raise when the files of an entry change; entries of another version are built anew."""
+
+SOURCE = "source"
+"""The file of a source that was fetched, in its entry."""
 
 _META = "meta.json"
 _FILE_OVERHEAD = 2 * 4096
@@ -37,8 +50,8 @@ def fold_bytes(manifest: Manifest, splits: Splits, split: int) -> int:
     train, test = splits.train_rows(split), splits.test_rows(split)
     both = [manifest.blocks[0], manifest.y]
     weights = [] if manifest.weights is None else [manifest.weights]
-    row_bytes = sum(_row_bytes(block) for block in both)
-    return row_bytes * (train + test) + sum(map(_row_bytes, weights)) * train + 6 * _FILE_OVERHEAD
+    row_bytes = sum(count_row_bytes(block) for block in both)
+    return row_bytes * (train + test) + sum(map(count_row_bytes, weights)) * train + 6 * _FILE_OVERHEAD
 
 
 def build_fold(folder: Path, store: Store, manifest: Manifest, splits: Splits, split: int) -> None:
@@ -55,9 +68,42 @@ def build_fold(folder: Path, store: Store, manifest: Manifest, splits: Splits, s
     if manifest.weights is not None:
         weights = load_block(store, Layout.block(manifest.dataset_id, manifest.weights.file), manifest.weights)
         blocks.append(write_array(folder, "w_train", weights[train]))
-    if not boot_id():
-        _sync(folder)
-    _write_meta(folder, [block.model_dump(mode="json") for block in blocks])
+    _finish(folder, [block.model_dump(mode="json") for block in blocks])
+
+
+def matrix_bytes(manifest: Manifest) -> int:
+    """Return what the entry of a whole matrix takes on disk."""
+    return manifest.blocks[0].nbytes + 2 * _FILE_OVERHEAD
+
+
+def build_matrix(folder: Path, store: Store, manifest: Manifest) -> None:
+    """Copy a dataset's whole matrix, and write ``meta.json`` last, into a new folder.
+
+    Raises:
+        DataError: a stored block is damaged.
+    """
+    block = manifest.blocks[0]
+    folder.mkdir(parents=True)
+    copy_block(store, Layout.block(manifest.dataset_id, block.file), block, folder / block.file)
+    _finish(folder, [block.model_dump(mode="json")])
+
+
+def source_bytes(ranges: Ranges) -> int:
+    """Return what the entry of a source takes on disk."""
+    return ranges.size + 2 * _FILE_OVERHEAD
+
+
+def build_source(folder: Path, ranges: Ranges) -> None:
+    """Copy an object that is no array of ours, and write ``meta.json`` last, into a new folder.
+
+    Raises:
+        DataError: the object was replaced while it was read.
+    """
+    folder.mkdir(parents=True)
+    with closing(iter_whole(ranges)) as bodies:
+        digests = write_blocks(folder / SOURCE, bodies)
+    block = Block(name=SOURCE, file=SOURCE, dtype="|u1", shape=(ranges.size,), nbytes=ranges.size, digests=digests)
+    _finish(folder, [block.model_dump(mode="json")])
 
 
 def is_trusted(entry: Path, verify: bool = False) -> bool:
@@ -112,9 +158,12 @@ def _scatter_matrix(
     wanted_rows[train] = wanted_rows[test] = True
     wanted = find_wanted_blocks(source, wanted_rows)
     try:
-        for first, rows in iter_block_rows(store, Layout.block(manifest.dataset_id, source.file), source, wanted):
-            for target in targets:
-                target.put(first, rows)
+        key = Layout.block(manifest.dataset_id, source.file)
+        # Closed, so that threads which fetch have ended when an error leaves.
+        with closing(iter_block_rows(store, key, source, wanted)) as parts:
+            for first, rows in parts:
+                for target in targets:
+                    target.put(first, rows)
         return [target.close() for target in targets]
     finally:
         for target in targets:
@@ -131,9 +180,11 @@ class _AscendingTarget:
     """Rows in ascending order: written front to back."""
 
     def __init__(self, folder: Path, name: str, source: Block, indices: NDArray[np.int64]) -> None:
-        self._writer = NpyWriter(folder / f"{name}.npy", np.dtype(source.dtype), source.shape[1:])
+        self._dtype = np.dtype(source.dtype)
+        self._writer = NpyWriter(folder / f"{name}.npy", self._dtype, source.shape[1:])
         self._name = name
         self._indices = indices
+        self._gathered = np.empty((0, *source.shape[1:]), self._dtype)
 
     def put(self, first: int, rows: NDArray[Any]) -> None:
         low, high = np.searchsorted(self._indices, [first, first + len(rows)])
@@ -141,7 +192,14 @@ class _AscendingTarget:
         if not len(places):
             return
         consecutive = places[-1] - places[0] + 1 == len(places) and np.all(np.diff(places) == 1)
-        self._writer.append(rows[places[0] : places[-1] + 1] if consecutive else np.take(rows, places, axis=0))
+        self._writer.append(rows[places[0] : places[-1] + 1] if consecutive else self._gather(rows, places))
+
+    def _gather(self, rows: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy the rows side by side, into memory that is used again: fresh pages cost more than the copy."""
+        if len(self._gathered) < len(places):
+            self._gathered = np.empty((max(len(rows), len(places)), *rows.shape[1:]), self._dtype)
+        # The places are in range; any mode but "raise" writes into `out` without a copy in between.
+        return np.take(rows, places, axis=0, out=self._gathered[: len(places)], mode="clip")
 
     def close(self) -> Block:
         return self._writer.close(self._name)
@@ -159,10 +217,10 @@ class _PermutedTarget:
         self._sorted = indices[self._order]
         self._dtype = np.dtype(source.dtype)
         self._shape = (len(indices), *source.shape[1:])
-        nbytes = HEADER_BYTES + len(indices) * _row_bytes(source)
+        nbytes = HEADER_BYTES + len(indices) * count_row_bytes(source)
         with self._path.open("xb") as file:
             # A map of a sparse file ends the process with SIGBUS when the disk is full; this raises ENOSPC now.
-            _allocate(file.fileno(), nbytes)
+            allocate(file.fileno(), nbytes)
             file.write(make_header(self._dtype, self._shape))
         self._map: NDArray[Any] | None = np.memmap(self._path, self._dtype, "r+", HEADER_BYTES, self._shape)
 
@@ -177,13 +235,6 @@ class _PermutedTarget:
 
     def abort(self) -> None:
         self._map = None
-
-
-def _allocate(descriptor: int, nbytes: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, nbytes)
-    else:
-        os.ftruncate(descriptor, nbytes)
 
 
 def _describe(path: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Block:
@@ -212,6 +263,12 @@ def _is_intact(entry: Path, block: Block) -> bool:
     return path.is_file() and path.stat().st_size == block.nbytes and _digests(path) == list(block.digests)
 
 
+def _finish(folder: Path, blocks: list[dict[str, Any]]) -> None:
+    if not boot_id():
+        _sync(folder)
+    _write_meta(folder, blocks)
+
+
 def _write_meta(folder: Path, blocks: list[dict[str, Any]]) -> None:
     meta = {"format_version": FORMAT_VERSION, "boot_id": boot_id(), "blocks": blocks}
     aside = folder / f"{_META}.{uuid.uuid4().hex}"
@@ -227,6 +284,3 @@ def _sync(folder: Path) -> None:
         finally:
             os.close(descriptor)
 
-
-def _row_bytes(block: Block) -> int:
-    return int(np.prod(block.shape[1:], dtype=np.int64)) * np.dtype(block.dtype).itemsize

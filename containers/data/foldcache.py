@@ -3,7 +3,10 @@
 An entry is a folder ``folds/{dataset_id}/{split_id}/{k}``: arrays, and ``meta.json``, which is written last before
 the folder gets its name. Beside it lies ``{k}.lock``: whoever builds or evicts the entry holds it exclusively, whoever
 uses it holds it shared. The kernel releases the lock of a killed holder; lock files stay, so that no two processes
-ever lock different files of one name. Starts no threads: callers fork.
+ever lock different files of one name. No thread outlives a build: callers fork.
+
+Where the store is no folder, ``folds/{dataset_id}/whole/X`` is the whole matrix, for a refit, and
+``folds/sources/{version}/file`` a spec's data file until it is stored.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from containers.data.foldbuild import build_fold, fold_bytes, is_trusted
+from containers.data.foldbuild import (
+    SOURCE,
+    build_fold,
+    build_matrix,
+    build_source,
+    fold_bytes,
+    is_trusted,
+    matrix_bytes,
+    source_bytes,
+)
 from containers.data.splits import load_splits
 from jobspec.errors import TryLaterError
 from jobspec.hostlock import HostLock
@@ -38,6 +50,15 @@ class FoldPaths:
     """An entry of the cache; it stays as long as the context that gave it is open."""
 
     path: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an entry is made: what it is called in messages, the disk it needs, and what fills a new folder."""
+
+    what: str
+    needed_bytes: int
+    build: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -68,19 +89,50 @@ class FoldCache:
             TryLaterError: the disk is too small even after evicting every unlocked fold.
             AccessError: the cache's folder cannot be written.
         """
-        entry = self._entry(manifest, split_id, split)
-        lock = self._lock(entry)
-        with _explained(entry):
-            lock.acquire(shared=True, blocking=True)
-        try:
-            while not is_trusted(entry):
-                lock.release()
-                self._build(store, manifest, split_id, split)
-                lock.acquire(shared=True, blocking=True)
-            lock.path.touch()
+
+        def plan() -> Plan:
+            splits = load_splits(store, manifest.dataset_id, split_id)
+            needed = fold_bytes(manifest, splits, split)
+            return Plan("The fold", needed, lambda aside: build_fold(aside, store, manifest, splits, split))
+
+        with self._held(self.root / "folds" / manifest.dataset_id / split_id / f"{split:05d}", plan) as entry:
             yield FoldPaths(entry)
-        finally:
-            lock.release()
+
+    @contextmanager
+    def matrix(self, store: Store, manifest: Manifest) -> Iterator[Path]:
+        """Give the file of a dataset's whole matrix, copied here with its digests checked; otherwise as `fold`."""
+
+        def plan() -> Plan:
+            return Plan("The data", matrix_bytes(manifest), lambda aside: build_matrix(aside, store, manifest))
+
+        with self._held(self.root / "folds" / manifest.dataset_id / "whole" / "X", plan) as entry:
+            yield entry / manifest.blocks[0].file
+
+    @contextmanager
+    def source(self, store: Store, key: str, version: str) -> Iterator[Path]:
+        """Give the file with one version of an object, such as the data that a spec names; otherwise as `fold`.
+
+        Args:
+            store: where the object lies.
+            key: its key.
+            version: a short name of this version, of letters and digits.
+
+        Raises:
+            NotFoundError: there is no such object.
+        """
+        with ExitStack() as stack:
+
+            def plan() -> Plan:
+                ranges = stack.enter_context(store.ranges(key))
+                return Plan("The data file", source_bytes(ranges), lambda aside: build_source(aside, ranges))
+
+            with self._held(self.root / "folds" / "sources" / version / "file", plan) as entry:
+                stack.close()
+                yield entry / SOURCE
+
+    def drop_source(self, version: str) -> None:
+        """Remove a source unless someone uses it."""
+        self._evict_one(self.root / "folds" / "sources" / version / "file.lock")
 
     def ensure(self, store: Store, manifest: Manifest, split_id: str, split: int) -> Path:
         """Build a fold ahead of its use; without a lock it may be evicted again."""
@@ -88,30 +140,44 @@ class FoldCache:
             return paths.path
 
     def evict(self) -> int:
-        """Remove every fold that nobody uses; return their number."""
+        """Remove every entry that nobody uses; return their number."""
         return sum(self._evict_one(lock) for lock in self._oldest_first())
 
-    def _build(self, store: Store, manifest: Manifest, split_id: str, split: int) -> None:
-        entry = self._entry(manifest, split_id, split)
+    @contextmanager
+    def _held(self, entry: Path, plan: Callable[[], Plan]) -> Iterator[Path]:
+        """Hold an entry's lock, after building it where it is not whole."""
+        lock = self._lock(entry)
+        with _explained(entry):
+            lock.acquire(shared=True, blocking=True)
+        try:
+            while not is_trusted(entry):
+                lock.release()
+                self._build(entry, plan)
+                lock.acquire(shared=True, blocking=True)
+            lock.path.touch()
+            yield entry
+        finally:
+            lock.release()
+
+    def _build(self, entry: Path, make_plan: Callable[[], Plan]) -> None:
         with _explained(entry), self._lock(entry):
             # Another process may have built it while this one waited.
             if is_trusted(entry, verify=True):
                 return
             _remove(entry)
-            splits = load_splits(store, manifest.dataset_id, split_id)
-            needed = fold_bytes(manifest, splits, split)
+            plan = make_plan()
 
             def build() -> None:
-                self._make_room(needed)
+                self._make_room(plan)
                 aside = _aside(entry)
                 try:
-                    build_fold(aside, store, manifest, splits, split)
+                    plan.build(aside)
                     aside.rename(entry)
                 except BaseException:
                     shutil.rmtree(aside, ignore_errors=True)
                     raise
 
-            self._retry_if_full(build, entry, needed)
+            self._retry_if_full(build, entry, plan.needed_bytes)
 
     def _retry_if_full(self, build: Callable[[], None], entry: Path, needed: int) -> None:
         """Build; if the disk filled up meanwhile (others write there, too), evict all that is unused and build again.
@@ -127,16 +193,16 @@ class FoldCache:
             with _explained(entry, needed):
                 build()
 
-    def _make_room(self, needed: int) -> None:
-        """Evict unlocked folds, oldest first, until the fold fits; say both numbers if it never will."""
+    def _make_room(self, plan: Plan) -> None:
+        """Evict unlocked entries, oldest first, until the new one fits; say both numbers if it never will."""
         locks = self._oldest_first()
-        while (free := free_bytes(self.root)) < needed + _SPARE_BYTES:
+        while (free := free_bytes(self.root)) < plan.needed_bytes + _SPARE_BYTES:
             lock = next(locks, None)
             if lock is None:
                 raise TryLaterError(
-                    f"The fold needs {needed} bytes on the disk of the cache {self.root}, {free} are free, and no fold "
-                    "that is not in use is left to be evicted. Free some space, or name a folder on a larger disk with "
-                    "FOLDFLEET_CACHE, then run the same command again."
+                    f"{plan.what} needs {plan.needed_bytes} bytes on the disk of the cache {self.root}, {free} are "
+                    "free, and no fold that is not in use is left to be evicted. Free some space, or name a folder on "
+                    "a larger disk with FOLDFLEET_CACHE, then run the same command again."
                 )
             self._evict_one(lock)
 
@@ -159,9 +225,6 @@ class FoldCache:
             return True
         finally:
             lock.release()
-
-    def _entry(self, manifest: Manifest, split_id: str, split: int) -> Path:
-        return self.root / "folds" / manifest.dataset_id / split_id / f"{split:05d}"
 
     def _lock(self, entry: Path) -> HostLock:
         return HostLock(entry.with_suffix(".lock"))

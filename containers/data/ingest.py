@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,23 @@ from numpy.typing import NDArray
 from containers.data.columns import Selection, finish_side, select_columns
 from containers.data.matrix import MatrixWriter
 from containers.data.npyfile import write_array
-from containers.data.readers import READER_VERSION, find_format, open_file, stat_source
+from containers.data.origins import MEMO_VERSION, Origin, find_origin
+from containers.data.origins import digest as make_digest
+from containers.data.readers import READER_VERSION, open_file
 from containers.data.readers_builtin import BuiltinSource
 from containers.data.sources import Source
 from jobspec.errors import DataError, FoldfleetError
 from jobspec.grammar.spec import DataSpec
 from jobspec.search.inspection import Block, Manifest
+from jobspec.settings import load_settings
 from jobspec.stores.base import Store
-from jobspec.stores.folder import explain_os_error
+from jobspec.stores.folder import FolderStore, explain_os_error
 from jobspec.stores.layout import Layout
-
-MEMO_VERSION = 1
-"""Raise when a memo's fields change; old memos are then not found, and the data are hashed again."""
-
-RACY_SECONDS = 2.0
-"""A file changed this recently could change again within its time stamp's grain: no memo is kept of it."""
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """A source before it is read: its path (None for a built-in set), format, stat and options."""
-
-    name: str
-    path: Path | None
-    kind: str
-    stat: tuple[int, ...]
-    options: dict[str, Any]
-
-    def memo_key(self) -> str:
-        content = [MEMO_VERSION, READER_VERSION, str(self.path), self.stat, self.options]
-        return Layout.source(_digest(content))
 
 
 def ingest(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> str:
     """Read and store a source if the store has it not yet; return its dataset id (see `dataset.ensure_dataset`)."""
-    origin = _find_origin(data, folder, extra_columns)
+    origin = find_origin(data, folder, extra_columns)
     key = origin.memo_key()
     memo = store.get_or_none(key)
     if memo is not None:
@@ -61,44 +43,34 @@ def ingest(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str,
             return dataset_id
     started = time.time()
     dataset_id = _ensure(store, data, origin, extra_columns)
-    _refuse_changed(origin)
-    if origin.path is None or started - origin.path.stat().st_mtime > RACY_SECONDS:
+    origin.refuse_changed()
+    if origin.is_settled(started):
         store.create(key, json.dumps({"format_version": MEMO_VERSION, "dataset_id": dataset_id}).encode())
     return dataset_id
 
 
-def _find_origin(data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> _Origin:
-    options = {**data.reading_options(), "extra": list(extra_columns)}
-    if data.builtin is not None:
-        from importlib.metadata import version
-
-        options["scikit-learn"] = version("scikit-learn")
-        return _Origin(f"builtin: {data.builtin}", None, "builtin", (), options)
-    path = Path(str(data.path)) if "://" in str(data.path) else (folder / Path(str(data.path)).expanduser()).absolute()
-    stat = stat_source(path)
-    options["format"] = find_format(path, data.format)
-    # The inode and ctime betray a file that was replaced or changed under its old time stamp.
-    stamp = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    return _Origin(str(path), path, options["format"], stamp, options)
-
-
-def _ensure(store: Store, data: DataSpec, origin: _Origin, extra_columns: tuple[str, ...]) -> str:
-    if origin.path is None:
+def _ensure(store: Store, data: DataSpec, origin: Origin, extra_columns: tuple[str, ...]) -> str:
+    if origin.kind == "builtin":
         builtin = BuiltinSource(str(data.builtin))
         return _stage(store, builtin, data, extra_columns, origin, lambda: _hash_arrays(builtin.X, builtin.y))
+    with origin.file() as path:
+        return _ensure_file(store, data, origin, path, extra_columns)
+
+
+def _ensure_file(store: Store, data: DataSpec, origin: Origin, path: Path, extra_columns: tuple[str, ...]) -> str:
     if next(iter(store.folders("datasets/")), None) is not None:  # perhaps these very bytes, under another path
-        digest = _hash_file(origin)
+        digest = _hash_file(path)
         if store.exists(Layout.manifest(_make_id(digest, origin))):
             return _make_id(digest, origin)
-        return _stage(store, open_file(origin.path, origin.kind), data, extra_columns, origin, lambda: digest)
+        return _stage(store, open_file(path, origin.kind), data, extra_columns, origin, lambda: digest)
     # Hashing and copying are a second each for a gigabyte, and each leaves one core idle.
     with ThreadPoolExecutor(1) as pool:
-        hashing = pool.submit(_hash_file, origin)
-        return _stage(store, open_file(origin.path, origin.kind), data, extra_columns, origin, hashing.result)
+        hashing = pool.submit(_hash_file, path)
+        return _stage(store, open_file(path, origin.kind), data, extra_columns, origin, hashing.result)
 
 
-def _make_id(digest: str, origin: _Origin) -> str:
-    return "d-" + _digest([READER_VERSION, digest, origin.options])[:24]
+def _make_id(digest: str, origin: Origin) -> str:
+    return "d-" + make_digest([READER_VERSION, digest, origin.options])[:24]
 
 
 def _refuse_text_features(data: DataSpec, selection: Selection) -> None:
@@ -115,14 +87,14 @@ def _stage(
     source: Source,
     data: DataSpec,
     extra_columns: tuple[str, ...],
-    origin: _Origin,
+    origin: Origin,
     find_digest: Callable[[], str],
 ) -> str:
     """Read the source, write its arrays aside, move them into the store, the manifest last; return the dataset's id."""
     selection = select_columns(source.offer(), data, extra_columns, origin.name)
     _refuse_text_features(data, selection)
     dtype = np.dtype(data.dtype) if data.dtype else source.feature_dtype(selection.features)
-    with store.staging() as folder:
+    with _staging(store) as folder:
         try:
             x_block, pieces, warnings, num_missing = _write_matrix(
                 folder / "X.npy", source, selection, dtype, data.rows
@@ -136,7 +108,7 @@ def _stage(
             raise _explained(error, folder) from None
         digest = find_digest()
         dataset_id = _make_id(digest, origin)
-        _refuse_changed(origin)
+        origin.refuse_changed()
         manifest = Manifest(
             dataset_id=dataset_id,
             num_rows=x_block.shape[0],
@@ -155,6 +127,13 @@ def _stage(
             _move(store, folder, dataset_id, block)
         store.create(Layout.manifest(dataset_id), manifest.model_dump_json().encode())
         return dataset_id
+
+
+def _staging(store: Store) -> AbstractContextManager[Path]:
+    """Give a folder for the arrays: in a store that is a folder, else in the cache, since /tmp is often small."""
+    if store.local_path(Layout.block("d", "X.npy")) is not None:
+        return store.staging()
+    return FolderStore(load_settings().cache).staging()
 
 
 def _write_matrix(
@@ -214,26 +193,15 @@ def _move(store: Store, folder: Path, dataset_id: str, block: Block) -> None:
         )
 
 
-def _refuse_changed(origin: _Origin) -> None:
-    if origin.path is None:
-        return
-    stat = stat_source(origin.path)
-    now = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    if now != origin.stat:
-        raise DataError(
-            f"{origin.name} changed while it was being read. Run the same command again when it is complete."
-        )
-
-
-def _hash_file(origin: _Origin) -> str:
+def _hash_file(path: Path) -> str:
     buffer = bytearray(2**20)
     digest = hashlib.sha256()
     try:
-        with Path(origin.name).open("rb", buffering=0) as file:
+        with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(memoryview(buffer)[:count])
     except OSError as error:
-        raise DataError(f"{origin.name} cannot be read: {error.strerror}. Check the file and its disk.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check the file and its disk.") from None
     return digest.hexdigest()
 
 
@@ -242,10 +210,6 @@ def _hash_arrays(*arrays: NDArray[Any]) -> str:
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
     return digest.hexdigest()
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _explained(error: OSError, folder: Path) -> FoldfleetError | OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -24,6 +24,10 @@ HEADER_BYTES = 128
 MAX_HEADER_BYTES = 2**22
 _MAGIC = b"\x93NUMPY"
 _LENGTH_BYTES = {1: 2, 2: 4, 3: 4}
+
+
+Body = NDArray[np.uint8]
+"""Bytes of a file."""
 
 
 class Readable(Protocol):
@@ -153,8 +157,8 @@ class NpyWriter:
 
 
 def write_array(folder: Path, name: str, values: NDArray[Any]) -> Block:
-    """Write a whole one-dimensional array as ``{name}.npy``."""
-    writer = NpyWriter(folder / f"{name}.npy", values.dtype, ())
+    """Write a whole array as ``{name}.npy``."""
+    writer = NpyWriter(folder / f"{name}.npy", values.dtype, values.shape[1:])
     try:
         writer.append(values)
         return writer.close(name)
@@ -175,55 +179,42 @@ def make_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return _MAGIC + b"\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-ReadInto = Callable[[int, memoryview], None]
-"""Fill a buffer with the bytes from an offset on, or raise."""
+def iter_rows(block: Block, bodies: Iterable[tuple[int, Body]]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (first row, rows) in order: the whole rows of each block, and alone a row that lies across a border.
 
-
-def iter_checked_rows(
-    block: Block, key: str, read_into: ReadInto, wanted: NDArray[np.bool_] | None = None
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (first row, rows) in order, every digest checked before its bytes are used.
-
-    The arrays are views of one buffer which the next step overwrites. At most `BLOCK_BYTES` and one row are held.
+    The arrays are views that the next step overwrites; beside the blocks at most one row is held.
 
     Args:
         block: the stored array.
-        key: its key, for messages.
-        read_into: fills a buffer with the file's bytes from an offset on.
-        wanted: one flag per `BLOCK_BYTES`; a block without it is not read (see `find_wanted_blocks`).
-
-    Raises:
-        DataError: a block's bytes are not those that were written.
+        bodies: (index, bytes) of its blocks in order; where some are left out, rows that are not whole are, too.
     """
-    dtype, row_bytes, data_start = np.dtype(block.dtype), _row_bytes(block), HEADER_BYTES
-    buffer = np.empty(row_bytes + BLOCK_BYTES, np.uint8)
-    carried = 0
-    for index, digest in enumerate(block.digests):
-        offset = index * BLOCK_BYTES
-        if wanted is not None and not wanted[index]:
-            carried = 0
-            continue
-        length = min(BLOCK_BYTES, block.nbytes - offset)
-        filled = carried + length
-        target = buffer.data[carried:filled]
-        read_into(offset, target)
-        check_digest(target, digest, key, index)
-        # After a gap the block begins inside a row that nobody wants.
-        first = max(0, -(-(offset - carried - data_start) // row_bytes))
-        start = data_start + first * row_bytes - (offset - carried)
-        num_rows = (filled - start) // row_bytes
-        end = start + num_rows * row_bytes
-        if num_rows > 0:
-            yield first, buffer[start:end].view(dtype).reshape(num_rows, *block.shape[1:])
-        else:
-            end = start
-        carried = filled - end
-        buffer[:carried] = buffer[end:filled].copy()
+    dtype, row_bytes = np.dtype(block.dtype), count_row_bytes(block)
+    seam, carried, following = np.empty(row_bytes, np.uint8), 0, 0
+    for index, body in bodies:
+        offset = index * BLOCK_BYTES - HEADER_BYTES
+        begin = max(0, -offset)
+        carried = carried if index == following else 0
+        following = index + 1
+        if carried:
+            missing = min(row_bytes - carried, len(body) - begin)
+            seam[carried : carried + missing] = body[begin : begin + missing]
+            carried, begin = carried + missing, begin + missing
+            if carried < row_bytes:  # a row that is wider than a block
+                continue
+            yield (offset + begin) // row_bytes - 1, seam.view(dtype).reshape(1, *block.shape[1:])
+        begin += -(offset + begin) % row_bytes  # behind a gap a block begins inside a row that nobody wants
+        num_rows = max(0, len(body) - begin) // row_bytes
+        end = begin + num_rows * row_bytes
+        if num_rows:
+            rows = body[begin:end].view(dtype).reshape(num_rows, *block.shape[1:])
+            yield (offset + begin) // row_bytes, rows
+        carried = max(0, len(body) - end)
+        seam[:carried] = body[len(body) - carried :]
 
 
 def find_wanted_blocks(block: Block, wanted_rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Say for each `BLOCK_BYTES` of the file whether it holds a part of a wanted row."""
-    row_bytes = _row_bytes(block)
+    row_bytes = count_row_bytes(block)
     starts = np.arange(len(block.digests), dtype=np.int64) * BLOCK_BYTES - HEADER_BYTES
     first = np.maximum(starts // row_bytes, 0)
     stop = np.minimum(-(-(starts + BLOCK_BYTES) // row_bytes), block.shape[0])
@@ -231,20 +222,6 @@ def find_wanted_blocks(block: Block, wanted_rows: NDArray[np.bool_]) -> NDArray[
     return np.asarray(counts[stop] > counts[np.minimum(first, stop)])
 
 
-def check_digest(data: memoryview, digest: str, key: str, index: int) -> None:
-    """Compare a block's bytes with what was written.
-
-    Raises:
-        DataError: they differ.
-    """
-    found = xxhash.xxh3_128_hexdigest(data)
-    if found != digest:
-        raise DataError(
-            f"The stored object {key!r} is damaged in its block {index} ({BLOCK_BYTES} bytes from "
-            f"{index * BLOCK_BYTES}): xxh3_128 is {found}, {digest} was written. "
-            "Delete that dataset's folder in the store and run the same command again."
-        )
-
-
-def _row_bytes(block: Block) -> int:
+def count_row_bytes(block: Block) -> int:
+    """Return the size of one row of an array."""
     return math.prod(block.shape[1:]) * np.dtype(block.dtype).itemsize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from containers.data.sources import Source
 from jobspec.errors import DataError
@@ -37,7 +37,7 @@ _LATER = (
 )
 
 
-def find_format(path: Path, given: str | None) -> str:
+def find_format(path: str, given: str | None) -> str:
     """Return the format of a file: the given one, else by the name's ending.
 
     Raises:
@@ -45,11 +45,11 @@ def find_format(path: Path, given: str | None) -> str:
     """
     if given is not None:
         return given
-    name = path.name.lower()
+    name = path.lower()
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
             return _SUFFIXES[suffix]
-    ending = path.suffix.lower()
+    ending = PurePosixPath(name).suffix
     what = f"{ending} files are not read yet" if ending in _LATER else f"the ending {ending!r} says no format"
     raise DataError(
         f"{path}: {what}. Allowed are {', '.join(_SUFFIXES)}, or name the format with `data.format: csv`."
@@ -63,8 +63,6 @@ def stat_source(path: Path) -> os.stat_result:
     Raises:
         DataError: nothing is there, it is no file, or it may not be read.
     """
-    if str(path).startswith("s3:/"):
-        raise DataError(f"{path}: s3:// data are not read yet. Copy the file to this machine and name its path.")
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobspec.engine import Engine, Numerics
+from jobspec.errors import FoldfleetError
 from jobspec.grammar.values import canonical_json
 from jobspec.search.inspection import Inspection
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from jobspec.stores.objects import is_object_url, open_object
 
 if TYPE_CHECKING:
     from jobspec.grammar.load import LoadedSpec
@@ -64,15 +66,15 @@ def remember(key: str, store: Store, inspection: Inspection) -> None:
 
 def memo_key(loaded: LoadedSpec, engine: Engine, options: PrepareOptions) -> str | None:
     """Return the store's key of the memo, or None where the data cannot be recognised without being read."""
-    path = source_path(loaded.spec.data, loaded.folder)
-    source = None if path is None else fingerprint(path)
-    if path is not None and source is None:
+    data = loaded.spec.data
+    source = _fingerprint_source(data, loaded.folder)
+    if data.path is not None and source is None:
         return None
     content = {
         "memo": MEMO_VERSION,
         "foldfleet": _own_version(),
         "spec": loaded.spec.identity(),
-        "data": loaded.spec.data.reading_options(),
+        "data": data.reading_options(),
         "source": source,
         "engine": engine.engine_id,
         "options": options.model_dump(mode="json"),
@@ -81,8 +83,13 @@ def memo_key(loaded: LoadedSpec, engine: Engine, options: PrepareOptions) -> str
 
 
 def source_path(data: DataSpec, folder: Path) -> Path | None:
-    """Return the file of a spec's data, relative paths taken from the spec's folder; None for a built-in set."""
-    return None if data.path is None else (folder / Path(data.path).expanduser()).absolute()
+    """Return the file of a spec's data, relative paths taken from the spec's folder.
+
+    None for a built-in set, and for an object of a store, which is no file of this machine.
+    """
+    if data.path is None or is_object_url(data.path):
+        return None
+    return (folder / Path(data.path).expanduser()).absolute()
 
 
 def fingerprint(path: Path) -> dict[str, Any] | None:
@@ -102,6 +109,26 @@ def fingerprint(path: Path) -> dict[str, Any] | None:
         "inode": status.st_ino,
         "device": status.st_dev,
     }
+
+
+def fingerprint_object(url: str) -> dict[str, Any] | None:
+    """Return what changes when an object's bytes change, by one look at it; None if that shows nothing.
+
+    Times tell nothing here: an object is replaced as a whole, and each version has its own tag.
+    """
+    try:
+        store, key = open_object(url)
+        tag = store.tag(key)
+    except FoldfleetError:  # whoever reads the data says what is wrong with them
+        return None
+    return None if tag is None else {"url": url, "tag": tag}
+
+
+def _fingerprint_source(data: DataSpec, folder: Path) -> dict[str, Any] | None:
+    path = source_path(data, folder)
+    if path is not None:
+        return fingerprint(path)
+    return None if data.path is None else fingerprint_object(data.path)
 
 
 def is_settled(path: Path, now: float | None = None) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobspec.errors import NotFoundError
+from jobspec.settings import load_settings
 from jobspec.stores.base import Entry
 from jobspec.stores.folder import explained as explained_here
 from jobspec.stores.s3client import S3Address, S3Settings
@@ -150,9 +151,11 @@ class S3Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give an empty temporary folder of this host; what is left in it is removed."""
-        with explained_here(Path(tempfile.gettempdir()), 0):
-            folder = tempfile.TemporaryDirectory(prefix="foldfleet-", ignore_cleanup_errors=True)
+        """Give an empty folder in this host's cache (``/tmp`` is small in a container); what is left in it is removed."""
+        place = load_settings().cache / ".tmp"
+        with explained_here(place, 0):
+            place.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix="foldfleet-", dir=place, ignore_cleanup_errors=True)
         with folder as name:
             yield Path(name)
 

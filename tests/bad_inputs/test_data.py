@@ -54,7 +54,8 @@ def test_a_missing_file(tmp_path: Path) -> None:
     refuse(tmp_path, "There is no data file", "t.cvs", "Did you mean 't.csv'?", path="t.cvs")
     refuse(tmp_path, "Its folder", "does not exist", path="no/t.csv")
     refuse(tmp_path, "is a folder", path=".", format="csv")
-    refuse(tmp_path, "not read yet", path="s3://bucket/t.csv")
+    refuse(tmp_path, "names no object", path="s3://bucket", format="csv")
+    refuse(tmp_path, "neither a file nor an `s3://` URL", path="gs://bucket/t.csv")
 
 
 def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from containers.data import ingest
-from containers.data.blocks import iter_block_rows
+from containers.data import fetch, ingest, npyfile
+from containers.data.blocks import iter_block_rows, load_block
 from containers.data.dataset import ensure_dataset, load_manifest, open_dataset, verify
+from containers.data.foldcache import FoldCache
 from containers.data.npyfile import NpyWriter, find_wanted_blocks
-from jobspec.errors import DataError, NotFoundError
+from jobspec.errors import DataError, NotFoundError, TryLaterError
 from jobspec.grammar.spec import DataSpec
-from jobspec.search.inspection import BLOCK_BYTES, Manifest
+from jobspec.search.inspection import BLOCK_BYTES, Block, Manifest
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
+from tests.unit.remote import RemoteRanges, RemoteStore
 
 SPEC = DataSpec(path="t.npz", target="y")
 
@@ -139,24 +148,6 @@ def test_a_manifest_of_another_version(store: Store, store_url: str, source: Pat
         load_manifest(store, manifest.dataset_id)
 
 
-class RemoteStore:
-    """A store without local paths, as S3 is one."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.fetched: list[int] = []
-
-    def local_path(self, key: str) -> None:
-        return None
-
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        self.fetched.append(start)
-        return self._store.get_range(key, start, length)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-
 @pytest.mark.parametrize(
     ("num_rows", "row_shape", "dtype"), [(700_000, (3,), "f8"), (3, (1_500_000,), "f4"), (5, (), "U3")]
 )
@@ -171,12 +162,12 @@ def test_rows_come_back_from_any_store(
     assert np.array_equal(np.load(tmp_path / "a.npy"), values)
     assert block.nbytes == (tmp_path / "a.npy").stat().st_size and len(block.digests) == -(-block.nbytes // BLOCK_BYTES)
     store.create_file("a.npy", tmp_path / "a.npy")
-    remote = RemoteStore(store)
+    remote = RemoteStore(store, tmp_path / "log")
     for place in (store, remote):
         parts = [(first, rows.copy()) for first, rows in iter_block_rows(place, "a.npy", block)]
         assert np.array_equal(np.concatenate([rows for _, rows in parts]), values)
         assert [first for first, _ in parts] == [0, *np.cumsum([len(rows) for _, rows in parts])[:-1]]
-    remote.fetched.clear()
+    remote.forget()
     for wanted_row in {0, num_rows // 2, num_rows - 1}:
         wanted_rows = np.arange(num_rows) == wanted_row
         wanted = find_wanted_blocks(block, wanted_rows)
@@ -187,5 +178,203 @@ def test_rows_come_back_from_any_store(
         }
         assert np.array_equal(found[wanted_row], values[wanted_row])
         assert all(np.array_equal(row, values[index]) for index, row in found.items())
-        assert len(remote.fetched) == wanted.sum() <= 2 or row_shape == (1_500_000,)
-        remote.fetched.clear()
+        assert len(remote.fetched("a.npy")) == wanted.sum() <= 2 or row_shape == (1_500_000,)
+        remote.forget()
+
+
+# --- over a network
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array of ``num_blocks`` small blocks in a remote store."""
+
+    remote: RemoteStore
+    block: Block
+    values: NDArray[Any]
+
+    def load(self) -> NDArray[Any]:
+        return load_block(self.remote, "a.npy", self.block)
+
+
+NUM_BLOCKS = 20
+
+
+@pytest.fixture
+def stored(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stored]:
+    for module in (fetch, npyfile):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 256)
+    values = np.random.default_rng(0).standard_normal(((NUM_BLOCKS - 1) * 256 // 8 // 3, 3))
+    writer = NpyWriter(tmp_path / "a.npy", values.dtype, (3,))
+    writer.append(values)
+    block = writer.close("a")
+    assert len(block.digests) == NUM_BLOCKS
+    store.create_file("a.npy", tmp_path / "a.npy")
+    yield Stored(RemoteStore(store, tmp_path / "log"), block, values)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")]
+
+
+def test_every_block_is_fetched_once(stored: Stored) -> None:
+    assert np.array_equal(stored.load(), stored.values)
+    assert sorted(stored.remote.fetched("a.npy")) == list(range(0, stored.block.nbytes, 256))
+
+
+def test_blocks_that_come_in_another_order(stored: Stored) -> None:
+    arrived = threading.Event()
+
+    def delay(key: str, offset: int, target: memoryview) -> None:
+        if offset == 0:
+            assert arrived.wait(60)
+        if offset == 3 * 256:
+            arrived.set()
+
+    stored.remote.spoil = delay
+    assert np.array_equal(stored.load(), stored.values)
+    assert stored.remote.fetched("a.npy")[0] == 0
+
+
+def test_few_buffers_are_held(stored: Stored) -> None:
+    places = set()
+
+    def note(key: str, offset: int, target: memoryview) -> None:
+        places.add(np.frombuffer(target, np.uint8).ctypes.data)
+
+    stored.remote.spoil = note
+    stored.load()
+    assert len(places) <= RemoteRanges.streams + fetch.SPARE_BUFFERS < NUM_BLOCKS
+
+
+def test_a_bit_flipped_on_its_way_is_fetched_again(stored: Stored) -> None:
+    flipped: list[int] = []
+
+    def flip(key: str, offset: int, target: memoryview) -> None:
+        if offset == 5 * 256 and not flipped:
+            flipped.append(offset)
+            target[7] ^= 1
+
+    stored.remote.spoil = flip
+    assert np.array_equal(stored.load(), stored.values)
+    assert stored.remote.fetched("a.npy").count(5 * 256) == 2
+    assert len(stored.remote.fetched("a.npy")) == NUM_BLOCKS + 1
+
+
+def test_a_damaged_block_is_fetched_twice_then_told(stored: Stored) -> None:
+    def flip(key: str, offset: int, target: memoryview) -> None:
+        if offset == 5 * 256:
+            target[7] ^= 1
+
+    stored.remote.spoil = flip
+    with pytest.raises(DataError, match=r"'a.npy' is damaged in its block 5 .*xxh3_128 is (\w{32}), (?!\1)\w{32} was"):
+        stored.load()
+    assert stored.remote.fetched("a.npy").count(5 * 256) == 2
+
+
+def test_errors_of_threads_come_out_as_they_are(stored: Stored) -> None:
+    def fail(key: str, offset: int, target: memoryview) -> None:
+        if offset == 2 * 256:
+            raise TryLaterError("the network is down")
+
+    stored.remote.spoil = fail
+    with pytest.raises(TryLaterError, match="the network is down"):
+        stored.load()
+    assert len(stored.remote.fetched("a.npy")) < NUM_BLOCKS
+
+
+def test_threads_end_with_a_reader_that_stops(stored: Stored) -> None:
+    rows = iter_block_rows(stored.remote, "a.npy", stored.block)
+    next(rows)
+    rows.close()
+    assert len(stored.remote.fetched("a.npy")) < NUM_BLOCKS
+
+
+@settings(max_examples=200)
+@given(
+    num_rows=st.integers(1, 40),
+    row_shape=st.sampled_from([(), (1,), (3,), (7,), (40,), (100,)]),
+    dtype=st.sampled_from(["f8", "f4", "i2", "?", "U3", "U1"]),
+    block_bytes=st.sampled_from([128, 256, 512]),
+    wanted_seed=st.integers(0, 1000),
+)
+def test_any_rows_of_any_shape(
+    tmp_path_factory: pytest.TempPathFactory,
+    num_rows: int,
+    row_shape: tuple[int, ...],
+    dtype: str,
+    block_bytes: int,
+    wanted_seed: int,
+) -> None:
+    """Blocks borders inside rows, rows wider than blocks, gaps between wanted blocks: near and far give the same."""
+    folder = tmp_path_factory.mktemp("any")
+    rng = np.random.default_rng(wanted_seed)
+    values = rng.integers(0, 100, (num_rows, *row_shape)).astype(dtype)
+    wanted_rows = rng.random(num_rows) < rng.random()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (fetch, npyfile):
+            patch.setattr(module, "BLOCK_BYTES", block_bytes)
+        writer = NpyWriter(folder / "a.npy", values.dtype, row_shape)
+        writer.append(values)
+        block = writer.close("a")
+        store = open_store(str(folder / "store"))
+        store.create_file("a.npy", folder / "a.npy")
+        wanted = find_wanted_blocks(block, wanted_rows)
+        for place in (store, RemoteStore(store, folder / "log")):
+            assert np.array_equal(load_block(place, "a.npy", block), values)
+            found = {}
+            for first, rows in iter_block_rows(place, "a.npy", block, wanted):
+                assert first not in found
+                found.update({first + i: row.tobytes() for i, row in enumerate(rows)})
+            assert list(found) == sorted(found)
+            assert {*np.flatnonzero(wanted_rows).tolist()} <= found.keys()
+            assert all(body == values[row].tobytes() for row, body in found.items())
+
+
+def test_x_comes_into_the_cache_when_it_is_asked_for(
+    store: Store, source: Path, tmp_path: Path, cache: Path
+) -> None:
+    manifest = ensure_dataset(store, SPEC, source.parent)
+    remote = RemoteStore(store, tmp_path / "log")
+    dataset = open_dataset(remote, manifest)
+    assert dataset.num_features == 4 and dataset.row_bytes == 4 * 8 + 8
+    assert len(remote.fetched("y.npy")) == 1 and not remote.fetched("X.npy")
+    verify(dataset)
+    assert len(remote.fetched("X.npy")) == 1 and len(remote.fetched("y.npy")) == 1
+    assert np.array_equal(dataset.X, open_dataset(store, manifest).X) and not dataset.X.flags.writeable
+    verify(open_dataset(remote, manifest))
+    assert len(remote.fetched("X.npy")) == 1
+    folds = FoldCache(cache)
+    assert folds.evict() == 0, "the matrix is in use"
+    del dataset
+    assert folds.evict() == 1
+
+
+def test_a_matrix_that_was_damaged_far_away_is_never_mapped(store: Store, source: Path, tmp_path: Path) -> None:
+    manifest = ensure_dataset(store, SPEC, source.parent)
+    remote = RemoteStore(store, tmp_path / "log")
+
+    def flip(key: str, offset: int, target: memoryview) -> None:
+        if key.endswith("X.npy"):
+            target[1000] ^= 1
+
+    remote.spoil = flip
+    dataset = open_dataset(remote, manifest)
+    with pytest.raises(DataError, match=r"X.npy' is damaged in its block 0.*xxh3_128 is \w{32}, \w{32} was"):
+        verify(dataset)
+    with pytest.raises(DataError, match="damaged"):
+        _ = dataset.X
+
+
+def test_arrays_are_staged_in_the_cache_where_the_store_is_no_folder(
+    store: Store, source: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = RemoteStore(store, tmp_path / "log")
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    seen: list[Path] = []
+
+    def create_file(key: str, path: Path) -> bool:
+        seen.append(path)
+        return store.create_file(key, path)
+
+    monkeypatch.setattr(remote, "create_file", create_file, raising=False)
+    verify(open_dataset(remote, ensure_dataset(remote, SPEC, source.parent)))
+    assert seen and all(path.is_relative_to(cache) for path in seen)
+    assert not list((cache / ".tmp").iterdir())

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn import model_selection
 
 from containers.data import foldbuild, foldcache
@@ -25,8 +26,10 @@ from containers.data.npyfile import HEADER_BYTES, write_array
 from containers.data.splits import Splits, ensure_splits
 from jobspec.errors import DataError, TryLaterError
 from jobspec.grammar.spec import CvSpec, DataSpec
+from jobspec.search.inspection import Manifest
 from jobspec.stores.base import open_store
 from jobspec.stores.layout import Layout
+from tests.unit.remote import RemoteStore
 
 FORK = multiprocessing.get_context("fork")
 
@@ -125,13 +128,74 @@ def test_folds_are_scikit_learns_bit_for_bit(
     matrix[rng.random(matrix.shape) < 0.1] = -0.0
     y = np.array(["no", "maybe"])[np.arange(num_rows) % 2] if labels else np.arange(num_rows) % 2
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("containers.data.npyfile", "containers.data.foldbuild"):
+        for module in ("containers.data.npyfile", "containers.data.fetch", "containers.data.foldbuild"):
             patch.setattr(f"{module}.BLOCK_BYTES", block)
         host = make_host(tmp_path_factory.mktemp("host"), {"X": matrix, "y": y}, cv)
         splitter = getattr(model_selection, cv.kind)(**cv.params)
         for split, (train, test) in enumerate(splitter.split(matrix, y)):
             assert np.array_equal(host.splits.train(split), train) and np.array_equal(host.splits.test(split), test)
             assert_fold(host, split)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@settings(max_examples=60)
+@given(
+    num_rows=st.integers(1, 80),
+    num_columns=st.integers(1, 40),
+    dtype=st.sampled_from(["f8", "f4"]),
+    block=st.sampled_from([128, 256, 1024]),
+    data=st.data(),
+)
+def test_folds_from_afar_are_the_same_files(
+    tmp_path_factory: pytest.TempPathFactory,
+    num_rows: int,
+    num_columns: int,
+    dtype: str,
+    block: int,
+    data: st.DataObject,
+) -> None:
+    """Any rows in any order, also repeated: what threads fetch gives the files that a folder gives, byte for byte."""
+    rows = st.lists(st.integers(0, num_rows - 1), min_size=1, max_size=100)
+    orders = st.one_of(rows, rows.map(sorted), rows.map(lambda found: sorted(set(found))))
+    train, test = (np.array(data.draw(orders), np.int64) for _ in range(2))
+    folder = tmp_path_factory.mktemp("afar")
+    rng = np.random.default_rng(num_rows)
+    matrix, y = rng.standard_normal((num_rows, num_columns)).astype(dtype), rng.integers(0, 9, num_rows)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("containers.data.npyfile", "containers.data.fetch", "containers.data.foldbuild"):
+            patch.setattr(f"{module}.BLOCK_BYTES", block)
+        x_block = write_array(folder, "X", np.ascontiguousarray(matrix))
+        y_block, w_block = write_array(folder, "y", y), write_array(folder, "w", y / 8)
+        manifest = Manifest(
+            dataset_id="d-1",
+            num_rows=num_rows,
+            blocks=(x_block,),
+            y=y_block,
+            weights=w_block,
+            target="y",
+            source_digest="",
+            reading_options={},
+        )
+        near = open_store(str(folder / "store"))
+        for name in ("X.npy", "y.npy", "w.npy"):
+            near.create_file(Layout.block("d-1", name), folder / name)
+        splits = make_splits(num_rows, train, test)
+        far = RemoteStore(near, folder / "log")
+        foldbuild.build_fold(folder / "near", near, manifest, splits, 0)
+        foldbuild.build_fold(folder / "far", far, manifest, splits, 0)
+        fold = map_fold(folder / "far")
+    assert _files(folder / "near") == _files(folder / "far")
+    assert fold.X_train.tobytes() == matrix[train].tobytes() and fold.X_test.tobytes() == matrix[test].tobytes()
+    assert np.array_equal(fold.y_train, y[train]) and np.array_equal(fold.y_test, y[test])
+    assert len(far.fetched("X.npy")) == len(set(far.fetched("X.npy")))
+
+
+def make_splits(num_rows: int, train: NDArray[np.int64], test: NDArray[np.int64]) -> Splits:
+    ends = [np.array([0, len(rows)]) for rows in (test, train)]
+    return Splits("s-1", "d-1", num_rows, 1, test, ends[0], train, ends[1], np.array([False]))
 
 
 def test_weights_go_to_the_train_rows(host: Host) -> None:
@@ -169,6 +233,27 @@ def test_processes_share_one_copy(host: Host) -> None:
     for child in children:
         child.join()
     assert len(found) == 1
+
+
+def test_processes_fetch_a_fold_once(host: Host, tmp_path: Path) -> None:
+    far = RemoteStore(host.dataset.store, tmp_path / "log")
+    afar = Host(replace(host.dataset, store=far), host.splits, host.cache)
+    test_processes_share_one_copy(afar)
+    assert (len(far.fetched("X.npy")), len(far.fetched("y.npy")), len(far.fetched("weights.npy"))) == (1, 1, 1)
+
+
+def test_a_failed_fetch_leaves_nothing(host: Host, tmp_path: Path) -> None:
+    far = RemoteStore(host.dataset.store, tmp_path / "log")
+
+    def fail(key: str, offset: int, target: memoryview) -> None:
+        raise TryLaterError("the network is down")
+
+    far.spoil = fail
+    with pytest.raises(TryLaterError, match="the network is down"):
+        host.cache.ensure(far, *host.place[1:], 0)
+    assert [entry.name for entry in host.entry(0).parent.iterdir()] == ["00000.lock"]
+    far.spoil = None
+    assert_fold(host, 0)
 
 
 def _die_while_building(host: Host) -> None:
