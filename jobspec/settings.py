@@ -13,7 +13,7 @@ from jobspec.errors import UsageError
 from jobspec.names import closest
 
 DEFAULT_STORE = "./foldfleet"
-_KEYS: Mapping[str, type[Any]] = {"store": str, "cache": str, "workers": int, "modules": dict}
+_KEYS: Mapping[str, type[Any]] = {"store": str, "cache": str, "workers": int, "image": str, "modules": dict}
 _MODULE_KEYS: Mapping[str, type[Any]] = {"allowed": list, "path": list}
 
 
@@ -21,7 +21,8 @@ _MODULE_KEYS: Mapping[str, type[Any]] = {"allowed": list, "path": list}
 class Settings:
     """One resolved set of settings: environment before configuration file before default.
 
-    ``module_path`` lists the folders in which allowed modules are searched before ``sys.path``.
+    ``module_path`` lists the folders in which allowed modules are searched before ``sys.path``. ``image`` is what
+    containers are made from, None for the default one.
     """
 
     store: str
@@ -29,6 +30,7 @@ class Settings:
     workers: int | None
     allowed_modules: tuple[str, ...]
     module_path: tuple[str, ...]
+    image: str | None = None
 
 
 def config_path() -> Path:
@@ -58,6 +60,7 @@ def load_settings() -> Settings:
             str(_beside(config_path(), entry))
             for entry in _listed("FOLDFLEET_MODULE_PATH", os.pathsep, modules.get("path", []))
         ),
+        image=os.environ.get("FOLDFLEET_IMAGE") or config.get("image"),
     )
 
 

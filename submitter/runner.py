@@ -165,12 +165,15 @@ class Runner:
 
     def _plan(self, search: Search, newest: RoundPlan | None) -> RoundPlan:
         """Return the round to work on: a committed one that nobody has sent yet, or the next one."""
-        adoptable = newest is not None and not was_sent(self.store, newest) and not is_cancelled(self.store, newest)
-        if newest is not None and adoptable and not self.fresh:
+        if newest is not None and not self.fresh and self._is_adoptable(newest):
             return newest
         kept = keep(self.store, search)
         draft = draft_next(self.store, kept, newest, self.backend, reuse=not self.fresh)
         return commit_round(self.store, draft)
+
+    def _is_adoptable(self, newest: RoundPlan) -> bool:
+        ours = newest.backend == self.backend.name  # else its liveness would be asked of another
+        return ours and not was_sent(self.store, newest) and not is_cancelled(self.store, newest)
 
     def _compute(self, search: Search, plan: RoundPlan) -> Work:
         if plan.num_tasks == 0:

@@ -25,7 +25,8 @@ LOCAL = "local"
 class ArrayRequest:
     """One array as it is sent: ``size`` tasks from number ``first_task`` on.
 
-    ``environment`` holds what is set beside the environment that the process inherits.
+    ``environment`` holds what is set beside the environment that the process inherits; ``container`` says what each
+    task's container is made from, None where there are none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ArrayRequest:
     size: int
     command: tuple[str, ...]
     environment: dict[str, str]
+    container: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Request:
 
     def to_json(self) -> dict[str, Any]:
         """Encode for printing."""
-        return asdict(self)
+        document = asdict(self)
+        for array in document["arrays"]:
+            if array["container"] is None:
+                del array["container"]
+        return document
 
 
 @dataclass(frozen=True)
@@ -90,14 +96,19 @@ class Presence:
 class Backend(Protocol):
     """Starts the processes of a run; nothing of a run's state lives in it.
 
-    ``workers`` processes fit at once, all tasks together; a fold is cut into ``tasks_per_fold`` tasks at most.
     ``image`` is what tasks run in, None without images.
     """
 
     name: str
-    workers: int
-    tasks_per_fold: int
     image: str | None
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes fit at once, all tasks together."""
+
+    @property
+    def tasks_per_fold(self) -> int:
+        """Return into how many tasks a fold is cut at most."""
 
     def engine(self, identity: object) -> Engine:
         """Return what the processes that it starts compute with.

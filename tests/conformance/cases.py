@@ -70,13 +70,14 @@ scoring: accuracy
 """,
         exit_code=1,
     ),
-    "draws_without_a_seed_of_the_estimator": Case(
+    "a_random_search": Case(
         """
 name: drawn
 data: {builtin: breast_cancer}
 cv: {kind: KFold, n_splits: 3, shuffle: true, random_state: 0}
 candidates:
 - estimator: sklearn.tree.DecisionTreeClassifier
+  params: {random_state: 0}
   distributions: {max_depth: {randint: [2, 9]}, ccp_alpha: {loguniform: [0.0001, 0.1]}}
 search: {kind: random, n_iter: 4, random_state: 7}
 scoring: [roc_auc, accuracy]

@@ -382,14 +382,11 @@ def test_a_forked_child_has_a_client_of_its_own(url: str) -> None:
     assert client_of(store) is keep and store.get("runs/parent") == b"parent"
 
 
-def test_staging_is_a_folder_that_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def test_staging_is_a_folder_of_the_cache_that_goes(cache: Path) -> None:
     with open_store("s3://bucket/x").staging() as folder:
         (folder / "a").write_bytes(b"1")
-        assert folder.parent == tmp_path
-    assert list(tmp_path.iterdir()) == []
+        assert folder.parent == cache / ".tmp"
+    assert list((cache / ".tmp").iterdir()) == []
 
 
 def test_other_servers_are_asked_by_path_and_aws_by_host(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

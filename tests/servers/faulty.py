@@ -39,7 +39,7 @@ come, and the length says so. ``flipped``: one bit of the body is another."""
 
 KINDS = (*REFUSALS, *CUTS)
 
-_ABLE = dict.fromkeys(("truncated", "short", "flipped"), ("get", "get_range", "list"))
+_ABLE: dict[str, tuple[str, ...]] = dict.fromkeys(("truncated", "short", "flipped"), ("get", "get_range", "list"))
 _ABLE["conflict"] = ("put", "complete")
 
 
