@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobspec.grammar.load import LoadedSpec, load
 from jobspec.runs.results import schema_of
-from jobspec.runs.rounds import RoundPlan, commit_round, draft_round, keep_space, load_tasks, register
+from jobspec.runs.rounds import RoundPlan, commit_round, draft_round, keep_space, keep_spec, load_tasks, register
 from jobspec.runs.rows import Row, rows_to_table, table_to_parquet
 from jobspec.search.candidates import CandidateSpace, FrozenSpace
 from jobspec.search.identity import make_book_id, make_cell_key, make_run_id
@@ -23,7 +23,8 @@ from jobspec.stores.layout import Layout
 def write_run(store: Store, loaded: LoadedSpec, inspection: Inspection, num_tasks: int) -> str:
     """Plan a run of about ``num_tasks`` tasks, fold made-up rows of every task, and return the run's id."""
     run_id = make_run_id(loaded.spec, inspection)
-    space = CandidateSpace(keep_space(store, run_id, loaded.text, FrozenSpace.from_json(inspection.space)))
+    keep_spec(store, run_id, loaded.text)
+    space = CandidateSpace(keep_space(store, run_id, FrozenSpace.from_json(inspection.space)))
     plan = plan_run(store, loaded, inspection, run_id, num_tasks)
     keys = [make_cell_key(space, candidate, None) for candidate in range(len(space))]
     for number, task in enumerate(load_tasks(store, plan)):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ _THREAD_VARIABLES = (
 _ONE_THREAD = dict.fromkeys(_THREAD_VARIABLES, "1")
 
 # Kernels of Haswell exist on every x86-64 CPU of the last ten years; other kernels change last bits. NumPy 2.4 renamed
-# its groups (X86_V4); each version ignores the names that are not its own, with an ImportWarning that is off by default.
+# its groups (X86_V4); a version ignores names that are not its own, with an ImportWarning that is off by default.
 _PORTABLE = {
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
@@ -66,6 +66,66 @@ class Engine(BaseModel):
         return "; ".join(f"{key}: {mine[key]} here, {theirs[key]} planned" for key in mine if mine[key] != theirs[key])
 
 
+class EngineParts(BaseModel):
+    """What a machine or an image computes with, before a spec says which modules and numerics it uses.
+
+    ``modules`` holds the digest of every allowed module, ``kernel`` one entry for each kind of numerics.
+    """
+
+    # Another version of foldfleet may say more of its image; only what is missing would be wrong.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    version: int
+    foldfleet: str
+    machine: str
+    python: str
+    packages: dict[str, str]
+    modules: dict[str, str]
+    kernel: dict[Numerics, str]
+
+    def engine(self, numerics: Numerics, identity: object = None) -> Engine:
+        """Return the engine of a spec there; equal to what ``current_engine`` says in that place.
+
+        Args:
+            numerics: the numerics that the run asks for.
+            identity: the spec's identity, in which the user's own modules are named.
+        """
+        return self._engine(numerics, set(_named_modules(identity, self.modules)))
+
+    def whole_engine(self, numerics: Numerics) -> Engine:
+        """Return the engine of a spec that names every allowed module."""
+        return self._engine(numerics, set(self.modules))
+
+    def _engine(self, numerics: Numerics, modules: set[str]) -> Engine:
+        return Engine(
+            version=self.version,
+            python=self.python,
+            packages=self.packages,
+            modules={name: self.modules[name] for name in sorted(modules)},
+            numerics=numerics,
+            kernel=self.kernel[numerics],
+        )
+
+
+def describe_engine() -> EngineParts:
+    """Describe this machine with all allowed modules, without importing numpy or scikit-learn.
+
+    Raises:
+        SpecError: an allowed module cannot be found.
+    """
+    from jobspec.settings import allowed_modules
+
+    return EngineParts(
+        version=ENGINE_VERSION,
+        foldfleet=version("foldfleet"),
+        machine=platform.machine(),
+        python=platform.python_version(),
+        packages={name: version(name) for name in _PACKAGES},
+        modules=_digests(sorted(set(allowed_modules()))),
+        kernel={"native": _kernel("native"), "portable": _kernel("portable")},
+    )
+
+
 def current_engine(numerics: Numerics, identity: object = None) -> Engine:
     """Describe this machine without importing numpy or scikit-learn.
 
@@ -76,10 +136,22 @@ def current_engine(numerics: Numerics, identity: object = None) -> Engine:
     return Engine(
         python=platform.python_version(),
         packages={name: version(name) for name in _PACKAGES},
-        modules=_module_digests(identity),
+        modules=_digests(named_modules(identity)),
         numerics=numerics,
         kernel=_kernel(numerics),
     )
+
+
+def named_modules(identity: object) -> list[str]:
+    """Return the modules, of those that this machine allows, from which the spec names anything; sorted."""
+    from jobspec.settings import allowed_modules
+
+    return sorted(set(_named_modules(identity, allowed_modules())))
+
+
+def kernel_pins() -> dict[str, str]:
+    """Return the variables of this process's environment that choose kernels of native numerics."""
+    return {name: os.environ[name] for name in _KERNEL_VARIABLES if name in os.environ}
 
 
 def numeric_environment(numerics: Numerics) -> dict[str, str]:
@@ -123,8 +195,7 @@ def _cpu_fields(text: str) -> Iterator[tuple[str, str]]:
         yield name.strip(), value.strip()
 
 
-def _module_digests(identity: object) -> dict[str, str]:
-    names = sorted(set(_own_modules(identity)))
+def _digests(names: Sequence[str]) -> dict[str, str]:
     if not names:
         return {}
     from jobspec.modules import module_digest
@@ -134,11 +205,8 @@ def _module_digests(identity: object) -> dict[str, str]:
     return {name: module_digest(name, module_path) for name in names}
 
 
-def _own_modules(identity: object) -> Iterator[str]:
+def _named_modules(identity: object, allowed: Collection[str]) -> Iterator[str]:
     """Yield the allowed modules from which the spec names anything (a prefix of any string in it)."""
-    from jobspec.settings import allowed_modules
-
-    allowed = allowed_modules()
     for text in _strings(identity) if allowed else ():
         yield from (module for module in allowed if text.startswith(module + "."))
 

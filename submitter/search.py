@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobspec.errors import NotFoundError
+from jobspec.errors import DataError, FoldfleetError, NotFoundError
 from jobspec.grammar.load import LoadedSpec, parse
 from jobspec.grammar.spec import Spec
 from jobspec.runs import results, rounds
@@ -72,7 +72,7 @@ def make_search(loaded: LoadedSpec, inspection: Inspection) -> Search:
 
 def stored_search(store: Store, plan: RoundPlan) -> Search:
     """Return the search of a run as the store keeps it: no spec file, no data file is read, nor need be there."""
-    text = store.get(Layout.spec(plan.run_id))
+    text = rounds.planned_spec(store, plan)
     space = CandidateSpace(rounds.planned_space(store, plan))
     return Search(
         plan.run_id,
@@ -121,11 +121,30 @@ def check_engine(search: Search, backend: Backend) -> None:
 
 
 def keep(store: Store, search: Search) -> Search:
-    """Store the spec and the candidates, and return the search with the candidates that were stored first."""
-    space = rounds.keep_space(store, search.run_id, search.text, search.space.frozen)
+    """Store the spec and the candidates, and return the search with those that were stored first.
+
+    Raises:
+        DataError: the spec that was stored first is not this search's: it was damaged.
+    """
+    text = rounds.keep_spec(store, search.run_id, search.text)
+    if text != search.text and not _is_same_search(text, search):
+        raise DataError(
+            f"The object {Layout.spec(search.run_id)!r} in {store.url} was damaged: it is not the spec of that run. "
+            "Delete that run's folder and run the spec again; cells that other runs have are reused."
+        )
+    space = rounds.keep_space(store, search.run_id, search.space.frozen)
     rounds.register(store, search.fields["book_id"], search.run_id)
     same = space.digest() == search.space.frozen.digest()
-    return search if same else replace(search, space=CandidateSpace(space))  # a space remembers its keys
+    kept = replace(search, text=text)
+    return kept if same else replace(kept, space=CandidateSpace(space))  # a space remembers its keys
+
+
+def _is_same_search(text: bytes, search: Search) -> bool:
+    try:
+        stored = parse(text, "spec.yaml", allowed=search.fields["engine"].modules).spec
+    except FoldfleetError:
+        return False
+    return stored.identity() == search.spec.identity()
 
 
 def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend: Backend, *, reuse: bool) -> Draft:
@@ -151,6 +170,7 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend
         "round": 0 if previous is None else previous.round + 1,
         "num_known": 0 if known is None else known.num_rows,
         "space_digest": search.space.frozen.digest(),
+        "spec_digest": rounds.digest_text(search.text),
         "workers": backend.workers,
         "backend": backend.name,
         "image": backend.image,

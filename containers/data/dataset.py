@@ -25,6 +25,7 @@ from jobspec.search.inspection import Block, Manifest
 from jobspec.settings import load_settings
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from jobspec.stores.sealed import unseal_as
 
 if TYPE_CHECKING:
     from jobspec.grammar.spec import DataSpec
@@ -104,7 +105,7 @@ def load_manifest(store: Store, dataset_id: str) -> Manifest:
     if body is None:
         raise NotFoundError(f"The store {store.url} has no dataset {dataset_id!r}. Run `submit run SPEC` to store it.")
     try:
-        return Manifest.model_validate_json(body)
+        return unseal_as(Manifest, body, key)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

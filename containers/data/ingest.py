@@ -30,6 +30,7 @@ from jobspec.settings import load_settings
 from jobspec.stores.base import Store
 from jobspec.stores.folder import FolderStore, explain_os_error
 from jobspec.stores.layout import Layout
+from jobspec.stores.sealed import seal
 
 
 def ingest(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> str:
@@ -125,7 +126,7 @@ def _stage(
         )
         for block in (x_block, *sides.values()):
             _move(store, folder, dataset_id, block)
-        store.create(Layout.manifest(dataset_id), manifest.model_dump_json().encode())
+        store.create(Layout.manifest(dataset_id), seal(manifest.model_dump(mode="json")))
         return dataset_id
 
 

@@ -213,7 +213,7 @@ def load_splits(store: Store, dataset_id: str, split_id: str) -> Splits:
             raise ValueError("another format version or dataset")
         indices = {f"_{name}": values for name, values in arrays.items()}
         return Splits(split_id, dataset_id, facts["num_rows"], facts["num_splits"], **indices)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError) as error:
         raise DataError(
             f"The stored object {key!r} is damaged or of another foldfleet ({error}). Delete it and run the same "
             "command again."

@@ -34,7 +34,7 @@ from jobspec.protocol import (
     array_lock,
     usable_cpus,
 )
-from jobspec.runs.rounds import RoundPlan, load_round, load_tasks, planned_space
+from jobspec.runs.rounds import RoundPlan, load_round, load_tasks, planned_space, planned_spec
 from jobspec.runs.rows import Row, make_lost_row
 from jobspec.runs.tasklog import TaskLog
 from jobspec.search.candidates import CandidateSpace
@@ -85,7 +85,7 @@ class Workplace:
 
 
 def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Session:
-    spec = parse(store.get(Layout.spec(plan.run_id)), "spec.yaml").spec
+    spec = parse(planned_spec(store, plan), "spec.yaml").spec
     _check_engine(plan, spec.identity())
     attempt = uuid.uuid4().hex
     origin = Origin(attempt, str(describe_host()["host"]), plan.engine.kernel)

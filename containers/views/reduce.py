@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,12 @@ from jobspec.grammar.load import parse
 from jobspec.grammar.spec import Spec
 from jobspec.grammar.values import plain
 from jobspec.runs.results import RoundRows, read_rows
-from jobspec.runs.rounds import RoundPlan, load_round, planned_space, require_round
+from jobspec.runs.rounds import RoundPlan, load_round, planned_space, planned_spec, require_round
 from jobspec.runs.rows import table_to_parquet
-from jobspec.runs.views import BEST, CSV, PARQUET, TABLES, Views, read_views
+from jobspec.runs.views import BEST, CSV, PARQUET, TABLES, Views, describe_table, encode_best, read_views
 from jobspec.search.candidates import CandidateSpace, describe
 from jobspec.stores.base import Store
+from jobspec.stores.folder import explained
 from jobspec.stores.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -53,16 +53,28 @@ def reduce_run(store: Store, run_id: str) -> dict[str, Any]:
         before = read_views(store, run_id)  # before any row: what another reducer writes from now on is noticed
         plan = require_round(store, run_id)
         made = _reduce_round(store, plan)
-        if before.num_done > made.summary["cells"]["done"]:
-            if before.whole:
-                log.info("views_kept run=%s reason=they hold more cells", run_id)
-                return made.summary | _files(store, run_id)
-            # Another reducer died, or lost a race, between the tables and best.json: mend what best.json describes.
-            made = _reduce_round(store, load_round(store, run_id, before.best["round"]))
+        if before.whole and before.num_done > made.summary["cells"]["done"]:
+            log.info("views_kept run=%s reason=they hold more cells", run_id)
+            return made.summary | _files(store, run_id)
+        if not before.whole and before.is_any:
+            made = _fullest(store, before, plan, made)
         if _swap_views(store, run_id, before, made):
             return made.summary | _files(store, run_id)
         log.info("views_changed run=%s: another reducer was quicker, reading again", run_id)
     raise TryLaterError(f"Other processes write the tables of {run_id} at this moment. Type the same command again.")
+
+
+def _fullest(store: Store, before: Views, newest: RoundPlan, made: Made) -> Made:
+    """Return the fullest table of the rounds since the one that best.json tells of.
+
+    The tables there may be those of a reducer that died, or is not through yet, of any of these rounds. Rows only grow
+    within a round, so that the fullest round holds at least what they hold.
+    """
+    for index in reversed(range(before.best.get("round", 0), newest.round)):
+        other = _reduce_round(store, load_round(store, newest.run_id, index))
+        if other.summary["cells"]["done"] > made.summary["cells"]["done"]:
+            made = other
+    return made
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Made:
 
 
 def _reduce_round(store: Store, plan: RoundPlan) -> Made:
-    spec = parse(store.get(Layout.spec(plan.run_id)), "spec.yaml", allowed=plan.engine.modules).spec
+    spec = parse(planned_spec(store, plan), "spec.yaml", allowed=plan.engine.modules).spec
     space = CandidateSpace(planned_space(store, plan))
     rows = read_rows(store, plan)
     grid = make_grid(rows.table, plan.num_candidates, plan.num_splits)
@@ -161,16 +173,17 @@ def _best(spec: Spec, plan: RoundPlan, space: CandidateSpace, summaries: dict[st
 
 def _swap_views(store: Store, run_id: str, before: Views, made: Made) -> bool:
     """Write the tables first and best.json last: it says what the others hold. Return False if another came between."""
-    sizes = {}
+    told = {}
     with store.staging() as folder:
-        _write_parquet(made.table, folder / PARQUET)
-        pyarrow.csv.write_csv(made.table, folder / CSV)
+        with explained(folder, made.table.nbytes):
+            _write_parquet(made.table, folder / PARQUET)
+            pyarrow.csv.write_csv(made.table, folder / CSV)
         for name in TABLES:
-            sizes[name] = (folder / name).stat().st_size
+            told[name] = describe_table(folder / name)
             if not store.swap_file(Layout.view(run_id, name), folder / name, before.tags[name]):
                 return False
-    best = made.summary | {"tables": sizes} | _kept_model(before.best, made.summary)
-    return store.swap(Layout.view(run_id, BEST), json.dumps(best, indent=1).encode(), before.tags[BEST])
+    best = made.summary | {"tables": told} | _kept_model(before.best, made.summary)
+    return store.swap(Layout.view(run_id, BEST), encode_best(best), before.tags[BEST])
 
 
 def _kept_model(before: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:

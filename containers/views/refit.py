@@ -22,7 +22,7 @@ from containers.scikit.seeding import make_seed, seed_generators
 from jobspec.errors import FoldfleetError, NotFoundError
 from jobspec.grammar.values import encode, plain
 from jobspec.runs.rounds import RoundPlan, planned_space, require_round
-from jobspec.runs.views import BEST
+from jobspec.runs.views import BEST, decode_best, encode_best
 from jobspec.search.candidates import Candidate, CandidateSpace, describe
 from jobspec.search.identity import make_cell_key
 from jobspec.search.inspection import Manifest
@@ -74,9 +74,9 @@ def refit(store: Store, run_id: str) -> dict[str, Any]:
     """
     plan = require_round(store, run_id)
     body = store.get_or_none(Layout.view(run_id, BEST))
-    if body is None:
+    summary = {} if body is None else decode_best(body)
+    if not summary:
         raise NotFoundError(f"The run {run_id} has no results yet. Finish it first: `submit resume {run_id}`.")
-    summary = json.loads(body)
     if (reason := _why_not(summary)) is not None:
         return {"model": None, "reason": reason, "seconds": 0.0}
     winner = Winner(plan, CandidateSpace(planned_space(store, plan)), int(summary["best"]["candidate"]), summary)
@@ -254,11 +254,11 @@ def _note_model(store: Store, winner: Winner) -> None:
     """Say in best.json where the model lies, unless it names another winner by now."""
     key = Layout.view(winner.plan.run_id, BEST)
     while (found := store.tagged(key)) is not None:
-        summary = json.loads(found[0])
-        is_winner = summary["complete"] and (summary["best"] or {}).get("candidate") == winner.index
+        summary = decode_best(found[0])
+        is_winner = summary.get("complete") and (summary["best"] or {}).get("candidate") == winner.index
         if not is_winner or summary.get("model") == MODEL:
             return
-        if store.swap(key, json.dumps(summary | {"model": MODEL}, indent=1).encode(), found[1]):
+        if store.swap(key, encode_best(summary | {"model": MODEL}), found[1]):
             return
 
 

@@ -18,6 +18,7 @@ from jobspec.search.inspection import Document
 from jobspec.search.planning import ArrayPlan, Task, plan_arrays
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from jobspec.stores.sealed import seal, unseal_as
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ class RoundPlan(Document):
     score_kind: Literal["single", "multi"]
     train_score: bool
     workers: int
+    spec_digest: str | None = None
     backend: str = "local"
     image: str | None = None
 
@@ -107,7 +109,7 @@ def draft_round(plan: dict[str, Any], tasks: Sequence[Task], known: bytes | None
             first_task=first,
             num_tasks=len(tasks[first : first + SHARD_TASKS]),
             name=name,
-            digest=_digest(body),
+            digest=digest_text(body),
         )
         for first, (name, body) in zip(range(0, len(tasks), SHARD_TASKS), objects.items(), strict=True)
     ]
@@ -121,7 +123,7 @@ def draft_round(plan: dict[str, Any], tasks: Sequence[Task], known: bytes | None
         num_tasks=len(tasks),
         arrays=tuple((array.first_task, array.size) for array in plan_arrays(len(tasks))),
         shards=tuple(shards),
-        known_digest=None if known is None else _digest(known),
+        known_digest=None if known is None else digest_text(known),
     )
     return Draft(full, objects)
 
@@ -131,7 +133,7 @@ def commit_round(store: Store, draft: Draft) -> RoundPlan:
     plan = draft.plan
     for name, body in draft.objects.items():
         store.create(Layout.draft(plan.run_id, plan.round, plan.token, name), body)
-    store.create(Layout.plan(plan.run_id, plan.round), plan.model_dump_json().encode())
+    store.create(Layout.plan(plan.run_id, plan.round), seal(plan.model_dump(mode="json")))
     return load_round(store, plan.run_id, plan.round)
 
 
@@ -141,7 +143,8 @@ def load_round(store: Store, run_id: str, round_index: int) -> RoundPlan:
     Raises:
         NotFoundError: it is not committed.
     """
-    return read_document(store, Layout.plan(run_id, round_index), RoundPlan.model_validate_json)
+    key = Layout.plan(run_id, round_index)
+    return read_document(store, key, lambda body: unseal_as(RoundPlan, body, key))
 
 
 def latest_round(store: Store, run_id: str) -> RoundPlan | None:
@@ -177,12 +180,32 @@ def load_known(store: Store, plan: RoundPlan) -> bytes | None:
     return None if plan.known_digest is None else _checked(store, plan, "known.parquet", plan.known_digest)
 
 
-def keep_space(store: Store, run_id: str, text: bytes, space: FrozenSpace) -> FrozenSpace:
-    """Store a run's spec and frozen candidates once; return those that were stored first.
+def keep_spec(store: Store, run_id: str, text: bytes) -> bytes:
+    """Store a run's spec once; return the one that was stored first: names, comments and resources may differ."""
+    store.create(Layout.spec(run_id), text)
+    return store.get(Layout.spec(run_id))
+
+
+def planned_spec(store: Store, plan: RoundPlan) -> bytes:
+    """Return the text of the spec that a round was planned with.
+
+    Raises:
+        DataError: it is another one by now: the object was damaged.
+    """
+    text = store.get(Layout.spec(plan.run_id))
+    if plan.spec_digest is not None and digest_text(text) != plan.spec_digest:
+        raise DataError(
+            f"The object {Layout.spec(plan.run_id)!r} in {store.url} was damaged: it is not the spec of the plan. "
+            "Delete that run's folder and run the spec again; cells that other runs have are reused."
+        )
+    return text
+
+
+def keep_space(store: Store, run_id: str, space: FrozenSpace) -> FrozenSpace:
+    """Store a run's frozen candidates once; return those that were stored first.
 
     Another CPU's numpy may have drawn last bits differently: the first space is the run's.
     """
-    store.create(Layout.spec(run_id), text)
     store.create(Layout.space(run_id), json.dumps(space.to_json()).encode())
     return load_space(store, run_id)
 
@@ -257,13 +280,14 @@ def _shard_bodies(tasks: Sequence[Task]) -> Iterator[tuple[int, bytes]]:
 def _checked(store: Store, plan: RoundPlan, name: str, digest: str) -> bytes:
     key = Layout.draft(plan.run_id, plan.round, plan.token, name)
     body = store.get(key)
-    if _digest(body) != digest:
+    if digest_text(body) != digest:
         raise DataError(
-            f"The object {key!r} in {store.url} was damaged: its digest is {_digest(body)}, planned was {digest}. "
+            f"The object {key!r} in {store.url} was damaged: its digest is {digest_text(body)}, planned was {digest}. "
             "Run the spec again with --fresh."
         )
     return body
 
 
-def _digest(body: bytes) -> str:
+def digest_text(body: bytes) -> str:
+    """Return the digest by which a plan names what was written beside it."""
     return hashlib.sha256(body).hexdigest()[:32]

@@ -6,7 +6,6 @@ Nothing here imports numpy or scikit-learn: a submitter asks `recall` before it 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobspec.engine import Engine, Numerics
-from jobspec.errors import FoldfleetError
+from jobspec.errors import DataError, FoldfleetError
 from jobspec.grammar.values import canonical_json
 from jobspec.search.inspection import Inspection
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from jobspec.stores.objects import is_object_url, open_object
+from jobspec.stores.sealed import seal, unseal_as
 
 if TYPE_CHECKING:
     from jobspec.grammar.load import LoadedSpec
@@ -61,7 +61,7 @@ def recall(loaded: LoadedSpec, store: Store, engine: Engine, options: PrepareOpt
 
 def remember(key: str, store: Store, inspection: Inspection) -> None:
     """Store what `prepare` found under a key that `memo_key` gave BEFORE the data were read."""
-    store.create(key, inspection.model_dump_json().encode())
+    store.create(key, seal(inspection.model_dump(mode="json")))
 
 
 def memo_key(loaded: LoadedSpec, engine: Engine, options: PrepareOptions) -> str | None:
@@ -139,8 +139,8 @@ def is_settled(path: Path, now: float | None = None) -> bool:
 
 def _decode(body: bytes) -> Inspection | None:
     try:
-        return Inspection.model_validate(json.loads(body))
-    except (ValueError, ValidationError):
+        return unseal_as(Inspection, body, "memo")
+    except (ValueError, ValidationError, DataError):
         return None
 
 

@@ -151,7 +151,7 @@ class S3Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give an empty folder in this host's cache (``/tmp`` is small in a container); what is left in it is removed."""
+        """Give an empty folder in this host's cache (a container's ``/tmp`` is small); its rest is removed."""
         place = load_settings().cache / ".tmp"
         with explained_here(place, 0):
             place.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobspec.errors import NotFoundError
+from jobspec.runs.views import CSV, check_table, read_best
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 
@@ -64,13 +65,15 @@ def read_leaderboard(store: Store, run_id: str, ranked_by: str | None, top: int)
 
     Raises:
         NotFoundError: the run has no table yet.
+        DataError: the table was damaged.
     """
-    body = store.get_or_none(Layout.view(run_id, "cv_results.csv"))
+    body = store.get_or_none(Layout.view(run_id, CSV))
     if body is None:
         raise NotFoundError(
             f"{run_id} has no table yet. `submit resume {run_id}` finishes it; `submit cancel {run_id}` makes a table "
             "of what there is."
         )
+    check_table(read_best(store, run_id) or {}, CSV, body, store.url)
     csv.field_size_limit(_LONGEST_FIELD)
     rows = csv.DictReader(io.StringIO(body.decode("utf-8")))
     scorers = [name.removeprefix(_MEAN) for name in rows.fieldnames or () if name.startswith(_MEAN)]

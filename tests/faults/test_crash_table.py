@@ -79,7 +79,7 @@ def wrap(name):
     setattr(FolderStore, name, crashing)
 
 
-for name in ("create", "create_file", "put", "put_file", "delete"):
+for name in ("create", "create_file", "put", "put_file", "swap", "swap_file", "delete"):
     wrap(name)
 """
 
@@ -116,13 +116,12 @@ WRITES = {
     PART: NUM_CELLS,
     f"create {ROUND}/done/#.parquet": NUM_CELLS,
     f"create {ROUND}/all.parquet": 1,
-    f"put {RUN}/views/cv_results.parquet": 1,
-    f"put {RUN}/views/cv_results.csv": 1,
-    f"put {RUN}/views/best.json": 2,
-    f"delete {RUN}/views/model/card.json": 1,
-    f"put {RUN}/views/model/model.joblib": 1,
+    f"swap {RUN}/views/cv_results.parquet": 1,
+    f"swap {RUN}/views/cv_results.csv": 1,
+    f"swap {RUN}/views/best.json": 2,
+    f"swap {RUN}/views/model/model.joblib": 1,
     f"put {RUN}/views/model/README.md": 1,
-    f"put {RUN}/views/model/card.json": 1,
+    f"swap {RUN}/views/model/card.json": 1,
 }
 """Every write of this run, by what it is a write of: a table to be kept whole, which the first test compares."""
 

@@ -233,7 +233,7 @@ def broken(store_url: str, planned: str) -> dict[str, str]:
     store.put(Layout.space(search.run_id), b'{"format_version": 99, "entries": []}')
     other = "newer-0123456789ab"
     text = store.get(Layout.plan(planned, 0)).decode()
-    store.create(Layout.plan(other, 0), text.replace('"format_version":1', '"format_version":99').encode())
+    store.create(Layout.plan(other, 0), text.replace('"format_version": 1', '"format_version": 99').encode())
     return {search.run_id: "format 99", other: "format_version"}
 
 

@@ -143,7 +143,7 @@ def test_missing_and_short_objects(store: Store, store_url: str, source: Path) -
 def test_a_manifest_of_another_version(store: Store, store_url: str, source: Path) -> None:
     manifest = ensure_dataset(store, SPEC, source.parent)
     path = Path(store_url) / Layout.manifest(manifest.dataset_id)
-    path.write_text(path.read_text().replace('"format_version":1', '"format_version":99'))
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
     with pytest.raises(DataError, match=r"format_version.*another version"):
         load_manifest(store, manifest.dataset_id)
 

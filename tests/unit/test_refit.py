@@ -19,7 +19,7 @@ from containers.views import refit as module
 from containers.views.refit import MODEL, README, refit
 from jobspec.errors import DataError, NotFoundError
 from jobspec.grammar.load import parse
-from jobspec.runs.rounds import commit_round, draft_round, keep_space
+from jobspec.runs.rounds import commit_round, draft_round, keep_space, keep_spec
 from jobspec.search.candidates import FrozenSpace
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
@@ -47,7 +47,8 @@ def store(tmp_path: Path) -> Store:
     space = FrozenSpace.from_json(inspection.space)
     fields["space_digest"] = space.digest()
     commit_round(store, draft_round(fields, [], None))
-    keep_space(store, RUN, SPEC, space)
+    keep_spec(store, RUN, SPEC)
+    keep_space(store, RUN, space)
     return store
 
 

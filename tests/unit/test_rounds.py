@@ -18,6 +18,7 @@ from jobspec.runs.rounds import (
     commit_round,
     draft_round,
     keep_space,
+    keep_spec,
     latest_round,
     load_tasks,
     register,
@@ -64,7 +65,8 @@ def plan_fields(run_id: str, num_candidates: int, num_splits: int = 2, **changed
 
 def start_run(store: Store, run_id: str, *alphas: float, **changed: Any) -> RoundPlan:
     register(store, BOOK, run_id)
-    keep_space(store, run_id, b"name: x", make_space(*alphas))
+    keep_spec(store, run_id, b"name: x")
+    keep_space(store, run_id, make_space(*alphas))
     tasks = plan_tasks(len(alphas), 2, 1)
     return commit_round(store, draft_round(plan_fields(run_id, len(alphas), **changed), tasks, None))
 
@@ -128,8 +130,8 @@ def test_a_book_holds_each_run_once(store: Store) -> None:
 
 
 def test_the_first_frozen_space_of_a_run_stays_its_own(store: Store) -> None:
-    keep_space(store, "r", b"", make_space(1.0))
-    assert keep_space(store, "r", b"", make_space(1.0000000000000002)) == make_space(1.0)
+    keep_space(store, "r", make_space(1.0))
+    assert keep_space(store, "r", make_space(1.0000000000000002)) == make_space(1.0)
 
 
 def test_rows_come_from_folds_and_where_there_is_none_from_logs(store: Store, tmp_path: Path) -> None:
