@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test test-thorough lint bench lock clean runtime dev
+.PHONY: help demo demo-full test test-thorough lint image bench lock clean runtime dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +27,16 @@ lint: dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+image: runtime ## build the Docker image that `submit run --on docker` uses (needs a Docker engine)
+	$(BIN)/submit image build $(ARGS)
+
 bench: dev ## measure side by side with the peers (about 40 minutes; docs/benchmarks.md)
 	$(BIN)/python benchmarks/run_all.py
 
 # Existing versions are kept unless pyproject.toml forbids them; delete a line to let its package move.
 lock: ## renew the locks from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --group build -o requirements.lock $(LOCK_FLAGS)
+	uv pip compile pyproject.toml --group build --extra h2o -o requirements-h2o.lock -c requirements.lock $(LOCK_FLAGS)
 	uv pip compile pyproject.toml --group dev -o requirements-dev.lock -c requirements.lock $(LOCK_FLAGS)
 
 LOCK_FLAGS := --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url \

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--store", required=True)
         command.add_argument("--run", required=True)
         command.set_defaults(step=step)
+    steps.add_parser("describe", help="tell what this place computes with").set_defaults(step=_describe)
     steps.add_parser("host", help="serve the steps of a local run").set_defaults(step=None)
     return parser
 
@@ -105,6 +106,12 @@ def _refit(options: argparse.Namespace) -> Ending:
     from containers.views.refit import refit
 
     return ExitCode.OK, refit(open_store(options.store), options.run)
+
+
+def _describe(_options: argparse.Namespace) -> Ending:
+    from containers.describe import describe
+
+    return ExitCode.OK, describe()
 
 
 def _host() -> int:

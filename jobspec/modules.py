@@ -46,6 +46,12 @@ def module_digest(name: str, module_path: Iterable[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def own_files(name: str, module_path: Iterable[str]) -> Files:
+    """Return the user's own code behind a module, as its digest counts it; nothing for one that was installed."""
+    own, _ = _search_folders(module_path)
+    return _collect(name.partition(".")[0], own)
+
+
 def _search_folders(module_path: Iterable[str]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Return the folders in which the user's own modules and installed ones are searched, in order.
 

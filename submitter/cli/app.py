@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from submitter.cli.image_app import app as image_app
 from submitter.cli.options import (
     AllowSmallClasses,
     AsJson,
@@ -28,6 +29,7 @@ from submitter.cli.options import (
 )
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(image_app, name="image")
 
 MAX_CELLS = 1_000_000
 MAX_FOLDS = 1_000

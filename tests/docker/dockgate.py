@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,24 @@ class Greedy(Gated):
 
 def build_gated(client: DockerClient, image: str) -> str:
     """Return an image like ``image`` that allows the module with the gate."""
-    name = f"{image}-gated"
-    lines = ("COPY gated_estimator.py /opt/foldfleet-user/", "ENV FOLDFLEET_ALLOWED_MODULES=gated_estimator")
+    return build_with(client, image, "gated_estimator", MODULE)
+
+
+def build_with(
+    client: DockerClient, image: str, module: str, text: str, environment: Mapping[str, str] | None = None
+) -> str:
+    """Return an image like ``image`` that has and allows a module, and has more in its environment."""
+    name = "-".join([image, module.partition("_")[0], *map(str.lower, environment or ())])
+    settings = {"FOLDFLEET_ALLOWED_MODULES": module, **(environment or {})}
+    lines = (f"COPY {module}.py /opt/foldfleet-user/", *(f"ENV {key}={value}" for key, value in settings.items()))
     recipe = "\n".join([f"FROM {image}", *lines, ""])
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
-        for path, text in (("Dockerfile", recipe), ("gated_estimator.py", MODULE)):
+        for path, body in (("Dockerfile", recipe), (f"{module}.py", text)):
             entry = tarfile.TarInfo(path)
-            entry.size = len(text.encode())
+            entry.size = len(body.encode())
             entry.mode = 0o644
-            archive.addfile(entry, io.BytesIO(text.encode()))
+            archive.addfile(entry, io.BytesIO(body.encode()))
     context.seek(0)
     client.images.build(fileobj=context, custom_context=True, tag=name, rm=True, network_mode="none")
     return name

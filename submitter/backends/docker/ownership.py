@@ -31,7 +31,7 @@ TASK = "foldfleet.task"
 
 _OWNER = "foldfleet.owner"
 _DESK = "foldfleet.desk"
-_LOCK = "foldfleet.lock"
+_LOCK = "foldfleet.owner-lock"
 
 ASK_AGAIN_SECONDS = 2.0
 """A signal that comes while the interpreter is starting is lost."""
