@@ -30,6 +30,7 @@ class Board:
 
     Families are handed out in order; those that killed a worker, or were in flight when earlier attempts died,
     wait in ``suspects`` and run when nothing else does, so that they have the machine's memory for themselves.
+    ``postponed`` says that the store refused a part, whose rows are kept for the next.
     """
 
     def __init__(self, number: int, task: Task, log: TaskLog, start: Mapping[str, Any]) -> None:
@@ -46,6 +47,7 @@ class Board:
         self._start: Mapping[str, Any] | None = start
         self._named: frozenset[int] = frozenset()
         self._flushed = float("-inf")
+        self.postponed = False
 
     def open(self, now: float) -> None:
         """Read the log and queue what it leaves to do."""
@@ -129,13 +131,19 @@ class Board:
     def due(self, now: float, flush_seconds: float) -> bool:
         """Say whether a part should be written now: there is news, and it is old enough or the task is over."""
         news = bool(self._rows) or self._start is not None or self._in_flight() != self._named
-        return news and (self.finished or now - self._flushed >= flush_seconds)
+        waited = now - self._flushed >= flush_seconds
+        return news and (waited or (self.finished and not self.postponed))
 
     def flush(self, now: float, end: str | None = None) -> None:
         """Write a part: durable when this returns."""
         named = self._in_flight()
         self.log.append(self._rows, named, self._start, end)
         self._rows, self._start, self._named, self._flushed = [], None, named, now
+        self.postponed = False
+
+    def postpone(self, now: float) -> None:
+        """Note that a part could not be written: it is due again after the flush interval."""
+        self._flushed, self.postponed = now, True
 
     def _in_flight(self) -> frozenset[int]:
         return frozenset(candidate for family in self._flying for candidate in family)

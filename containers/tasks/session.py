@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from containers.tasks.board import Board, Family
 from containers.tasks.closer import Closer
 from containers.tasks.pool import Answer, Pool
-from jobspec.errors import FoldfleetError
+from jobspec.errors import FoldfleetError, TryLaterError
 from jobspec.grammar.spec import Limits
 from jobspec.runs.rows import Row
 
@@ -30,11 +30,17 @@ TICK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What a session may do."""
+    """What a session may do.
+
+    ``stop_seconds`` is how often the request to stop is looked for, ``patience_seconds`` how long the store may refuse
+    parts before the session gives up; until then rows wait in memory.
+    """
 
     workers: int
     flush_seconds: float
     limits: Limits
+    stop_seconds: float = TICK_SECONDS
+    patience_seconds: float = 0.0
 
 
 @dataclass
@@ -46,7 +52,7 @@ class Session:
         pool: where families are fitted; it answers ``started``, ``rows``, ``refused`` and ``bug``.
         closer: folds the logs of finished boards.
         give_up: makes the rows of cells that could not be finished: (split, family, reason) -> rows.
-        stop_asked: looked at once a tick, such as for a cancelled round.
+        stop_asked: looked at now and then, such as for a cancelled round.
         now: the clock, in seconds.
     """
 
@@ -63,6 +69,7 @@ class Session:
     _hands: dict[int, tuple[Board, Family]] = field(default_factory=dict)
     _ahead: dict[int, tuple[Board, Family]] = field(default_factory=dict)
     _asked: float = float("-inf")
+    _refused_since: float | None = None
 
     def run(self, wakeup: int, signalled: Callable[[], bool]) -> bool:
         """Work until everything is finished or a stop is asked for; return whether all is finished.
@@ -103,10 +110,14 @@ class Session:
         return min(TICK_SECONDS, self.rules.flush_seconds)
 
     def _stop_is_asked(self) -> bool:
-        if self.now() - self._asked < TICK_SECONDS:
+        if self.now() - self._asked < self.rules.stop_seconds:
             return False
         self._asked = self.now()
-        return self.stop_asked()
+        try:
+            return self.stop_asked()
+        except TryLaterError as error:  # no reason to throw fits away
+            log.warning("stop_not_seen %s", error.message)
+            return False
 
     def _assign(self) -> None:
         """Hand families to idle workers, opening tasks and forking workers as they are needed."""
@@ -172,11 +183,25 @@ class Session:
     def _flush(self) -> None:
         now = self.now()
         for board in list(self._open):
-            if board.due(now, self.rules.flush_seconds):
-                board.flush(now)
-            if board.finished:
+            if board.due(now, self.rules.flush_seconds) and not self._write(board, now):
+                continue
+            if board.finished and not board.postponed:
                 self._open.remove(board)
                 self.closer.close(board.number)
+
+    def _write(self, board: Board, now: float) -> bool:
+        """Write a part; while the store refuses for a time, the rows wait, and the workers go on."""
+        try:
+            board.flush(now)
+        except TryLaterError as error:
+            self._refused_since = now if self._refused_since is None else self._refused_since
+            if now - self._refused_since >= self.rules.patience_seconds:
+                raise
+            log.warning("part_postponed task=%d %s", board.number, error.message)
+            board.postpone(now)
+            return False
+        self._refused_since = None
+        return True
 
     def _hear(self, answer: Answer) -> None:
         board, family = self._hands.get(answer.worker, (None, None))

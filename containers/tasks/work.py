@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import random
 import signal
 import time
 import uuid
@@ -19,7 +20,7 @@ from containers.scikit.scoring import make_scoring
 from containers.tasks.board import Board
 from containers.tasks.closer import Closer
 from containers.tasks.pool import Pool
-from containers.tasks.session import Rules, Session, describe_host
+from containers.tasks.session import TICK_SECONDS, Rules, Session, describe_host
 from containers.tasks.signals import Wakeup
 from jobspec.engine import current_engine, numeric_environment
 from jobspec.errors import ExitCode, NotFoundError, TryLaterError
@@ -39,10 +40,16 @@ from jobspec.runs.rows import Row, make_lost_row
 from jobspec.runs.tasklog import TaskLog
 from jobspec.search.candidates import CandidateSpace
 from jobspec.settings import load_settings
-from jobspec.stores.base import Store
+from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 
 log = logging.getLogger(__name__)
+
+STOP_SECONDS = 10.0
+"""How often, about, a task looks for a request to stop in a store over the network: each look is a request."""
+
+PATIENCE_SECONDS = 600.0
+"""How long a task waits for such a store to take its parts again, while its workers go on."""
 
 
 def work(store: Store, run_id: str, round_index: int, first_task: int) -> ExitCode:
@@ -101,6 +108,8 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
         origin=origin,
     )
     settings = load_settings()
+    is_remote = store.streams > 1
+    hasty = open_store(store.url, hasty=True) if is_remote else store  # the parent must answer signals meanwhile
     place = Workplace(runner, FoldHolder(settings.cache, store, manifest, plan.split_id))
     closer = Closer(store, plan)
     gc.collect()
@@ -112,16 +121,18 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
         ]
 
     return Session(
-        boards=_boards(store, plan, first, count, attempt),
+        boards=_boards(hasty, plan, first, count, attempt),
         pool=Pool(place.serve),
         rules=Rules(
             workers=settings.workers or usable_cpus(),
             flush_seconds=float(os.environ.get(FLUSH_SECONDS, DEFAULT_FLUSH_SECONDS)),
             limits=plan.limits,
+            stop_seconds=STOP_SECONDS * random.uniform(0.75, 1.25) if is_remote else TICK_SECONDS,  # noqa: S311 - jitter
+            patience_seconds=PATIENCE_SECONDS if is_remote else 0.0,
         ),
         closer=closer,
         give_up=give_up,
-        stop_asked=lambda: store.exists(Layout.stop(plan.run_id, plan.round)),
+        stop_asked=lambda: hasty.exists(Layout.stop(plan.run_id, plan.round)),
         now=time.monotonic,
     )
 

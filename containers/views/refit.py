@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,23 +232,28 @@ the code of {", ".join(name for name in card["trusts"] if name in OWN_PACKAGES)}
 
 
 def _write(store: Store, run_id: str, estimator: Any, card: dict[str, Any]) -> None:
-    """Write the model first and the card last: the card says that the model is there.
+    """Write the model between two versions of its card: a note that it is being written, and the card itself.
 
-    Each only if nobody has replaced it since: two refits at once end with a card that describes the model.
+    Each only if nobody has replaced it since it was looked at, else all is written again: so two refits at once, or a
+    kill at any moment, never leave a card beside another one's model.
     """
-    with store.staging() as folder:
-        path = folder / "model.joblib"
-        with explained(path, 0):
-            joblib.dump(estimator, path)
-        card = card | {"sha256": _sha256(path), "bytes": path.stat().st_size}
-        while True:
-            tags = {name: store.tag(Layout.view(run_id, name)) for name in (MODEL, CARD)}
-            copy = folder / "copy"  # the store takes the file away
-            copy.hardlink_to(path)
-            if store.swap_file(Layout.view(run_id, MODEL), copy, tags[MODEL]):
-                store.put(Layout.view(run_id, README), describe_model(card).encode())
-                if store.swap(Layout.view(run_id, CARD), json.dumps(card, indent=1).encode(), tags[CARD]):
-                    return
+    model, place = Layout.view(run_id, MODEL), Layout.view(run_id, CARD)
+    while True:
+        tags = {key: store.tag(key) for key in (model, place)}
+        note = json.dumps({"writing": uuid.uuid4().hex}).encode()
+        noted = store.tagged(place) if store.swap(place, note, tags[place]) else None
+        if noted is None or noted[0] != note:
+            continue
+        with store.staging() as folder:
+            path = folder / "model.joblib"
+            with explained(path, 0):
+                joblib.dump(estimator, path)
+            told = card | {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            if not store.swap_file(model, path, tags[model]):
+                continue
+        store.put(Layout.view(run_id, README), describe_model(told).encode())
+        if store.swap(place, json.dumps(told, indent=1).encode(), noted[1]):
+            return
 
 
 def _note_model(store: Store, winner: Winner) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,10 +88,9 @@ class ProgressReader:
     def poll(self) -> Progress:
         """Read the parts added since the last call."""
         started = max(self._logs, default=-1)
-        for task in sorted(self._open):
-            if task > started + LOOK_AHEAD:
-                break
-            self._read(task)
+        looked = [task for task in sorted(self._open) if task <= started + LOOK_AHEAD]
+        for task, parts in zip(looked, self._fetch(looked), strict=True):
+            self._take(task, parts)
         return Progress(
             total=self._plan.num_cells,
             reused=self._plan.num_known - self._known_failed,
@@ -114,19 +114,31 @@ class ProgressReader:
             for candidate, score in zip(table["candidate"].to_pylist(), table[self._score].to_pylist(), strict=True):
                 self._means.add(candidate, score)
 
-    def _read(self, task: int) -> None:
-        while (body := self._store.get_or_none(self._part(task))) is not None:
+    def _fetch(self, tasks: list[int]) -> Iterable[list[Mapping[str, Any]]]:
+        """Return the parts that were added to each task's log; of several at once where each waits for an answer."""
+        if self._store.streams == 1 or len(tasks) == 1:
+            return map(self._fetch_one, tasks)
+        with ThreadPoolExecutor(self._store.streams) as pool:
+            return list(pool.map(self._fetch_one, tasks))
+
+    def _fetch_one(self, task: int) -> list[Mapping[str, Any]]:
+        parts: list[Mapping[str, Any]] = []
+        known = self._logs[task].num_parts if task in self._logs else 0
+        while True:
+            key = Layout.part(self._plan.run_id, self._plan.round, task, known + len(parts))
+            if (body := self._store.get_or_none(key)) is None:
+                return parts
+            parts.append(decode_part(body, key))
+
+    def _take(self, task: int, parts: list[Mapping[str, Any]]) -> None:
+        for part in parts:
             log = self._logs.setdefault(task, LogState())
             before = len(log.rows)
-            log.fold(decode_part(body, self._part(task)))
+            log.fold(part)
             for row in list(log.rows.values())[before:]:
                 self._count(row)
         if task in self._logs and len(self._logs[task].rows) == self._sizes[task]:
             self._open.discard(task)
-
-    def _part(self, task: int) -> str:
-        log = self._logs.get(task)
-        return Layout.part(self._plan.run_id, self._plan.round, task, 0 if log is None else log.num_parts)
 
     def _count(self, row: Row) -> None:
         self._states[row["state"]] += 1

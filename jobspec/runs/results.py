@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,13 +50,25 @@ def read_rows(store: Store, plan: RoundPlan) -> RoundRows:
     known = load_known(store, plan)
     tables = [schema.empty_table() if known is None else table_from_parquet(known, schema)]
     open_tasks: list[int] = []
-    for task in range(plan.num_tasks):
-        table = _read_table(store, Layout.done(plan.run_id, plan.round, task), schema)
-        if table is None:
-            open_tasks.append(task)
-            table = read_log_table(store, plan, task)
+    for task, (table, is_folded) in enumerate(_read_tasks(store, plan)):
         tables.append(table)
+        open_tasks.extend([] if is_folded else [task])
     return RoundRows(concat_tables(tables), tuple(open_tasks))
+
+
+def _read_tasks(store: Store, plan: RoundPlan) -> Iterator[tuple[pa.Table, bool]]:
+    """Yield the rows of each task, and whether its log was folded; several at once where each waits for an answer."""
+    schema = schema_of(plan)
+
+    def read(task: int) -> tuple[pa.Table, bool]:
+        table = _read_table(store, Layout.done(plan.run_id, plan.round, task), schema)
+        return (read_log_table(store, plan, task), False) if table is None else (table, True)
+
+    if store.streams == 1:
+        yield from map(read, range(plan.num_tasks))
+        return
+    with ThreadPoolExecutor(store.streams) as pool:
+        yield from pool.map(read, range(plan.num_tasks))
 
 
 def _read_table(store: Store, key: str, schema: pa.Schema) -> pa.Table | None:

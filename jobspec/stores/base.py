@@ -45,6 +45,8 @@ class Store(Protocol):
     """
 
     url: str
+    streams: int
+    """How many requests at once pay off: 1 on a disk, more where each waits for an answer."""
 
     def create(self, key: str, body: bytes) -> bool:
         """Store ``body`` durably if ``key`` is free; return whether this call won."""
@@ -124,8 +126,12 @@ class Store(Protocol):
         """Give an empty folder from which `create_file` and `put_file` take files without a copy."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, hasty: bool = False) -> Store:
     """Open the folder or ``s3://`` prefix named by ``url``; nothing is created until the first write.
+
+    Args:
+        url: the folder or prefix.
+        hasty: give up on a request within seconds, for a process that must not be deaf for minutes.
 
     Raises:
         UsageError: a scheme that no store serves, or a path that leads nowhere.
@@ -133,8 +139,9 @@ def open_store(url: str) -> Store:
     scheme, separator, _ = url.partition("://")
     if scheme == "s3" and separator:
         from jobspec.stores.s3 import S3Store
+        from jobspec.stores.s3client import HASTY
 
-        return S3Store(url)
+        return S3Store(url, HASTY if hasty else None)
     if separator and scheme != "file":
         raise UsageError(
             f"The store {url!r} has the scheme {scheme!r}. A store is a folder or an S3 prefix: use --store DIR or "

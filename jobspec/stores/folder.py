@@ -25,6 +25,8 @@ _STALE_SECONDS = 24 * 3600
 class FolderStore:
     """Keep each object as one file below ``root``."""
 
+    streams = 1
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
@@ -96,18 +98,18 @@ class FolderStore:
 
     def tagged(self, key: str) -> tuple[bytes, str] | None:
         """Return an object with the tag of its version."""
-        try:
-            with self._path(key).open("rb") as file:
-                return file.read(), _tag(os.fstat(file.fileno()))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        path = self._path(key)
+        with explained(path, 0):
+            try:
+                with path.open("rb") as file:
+                    return file.read(), _tag(os.fstat(file.fileno()))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def tag(self, key: str) -> str | None:
         """Return the tag of an object's version."""
-        try:
-            return _tag(self._path(key).stat())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        status = self._stat(key)
+        return None if status is None else _tag(status)
 
     def swap(self, key: str, body: bytes, tag: str | None) -> bool:
         """Replace a view if it still is the version with this tag."""
@@ -131,10 +133,8 @@ class FolderStore:
 
     def size(self, key: str) -> int | None:
         """Return an object's length in bytes, or None if there is none."""
-        try:
-            return self._path(key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        status = self._stat(key)
+        return None if status is None else status.st_size
 
     def exists(self, key: str) -> bool:
         """Say whether an object is there."""
@@ -155,7 +155,9 @@ class FolderStore:
 
     def delete(self, key: str) -> None:
         """Remove an object; an absent one is no error."""
-        self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with explained(path, 0):
+            path.unlink(missing_ok=True)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the keys below ``prefix`` in order."""
@@ -211,6 +213,14 @@ class FolderStore:
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise AccessError(f"The key {key!r} would leave the store {self.url}.")
         return self.root / key
+
+    def _stat(self, key: str) -> os.stat_result | None:
+        path = self._path(key)
+        with explained(path, 0):
+            try:
+                return path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def _write_temporary(self, body: bytes) -> Path:
         folder = self.root / _TEMPORARY

@@ -32,6 +32,8 @@ class S3Store:
         UsageError: the URL names no bucket.
     """
 
+    streams = 16
+
     def __init__(self, url: str, settings: S3Settings | None = None) -> None:
         self._address = S3Address.parse(url)
         self._requests = S3Requests(self._address, settings or S3Settings())

@@ -41,6 +41,9 @@ class S3Settings:
 
     upload_streams: int = 8
     page_size: int = 1000
+    hasty: bool = False
+    """Whether the user's ``AWS_MAX_ATTEMPTS`` may lower the attempts, but not raise them."""
+
     sleep: Callable[[float], object] = time.sleep
 
     def pauses(self) -> Iterator[None]:
@@ -49,6 +52,10 @@ class S3Settings:
         for number in range(self.attempts - 1):
             self.sleep(random.uniform(0.5, 1) * min(20.0, 0.25 * 2**number))  # noqa: S311 - jitter is no secret
             yield
+
+
+HASTY = S3Settings(attempts=3, connect_timeout_s=5, read_timeout_s=10, hasty=True)
+"""For whoever can do without an answer for a while, and not without its signals."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,11 @@ class S3Connection:
     @functools.cached_property
     def settings(self) -> S3Settings:
         """Return the settings with what the user set for every AWS tool."""
-        attempts = self.session().get_config_variable("max_attempts")
-        return self._wanted if attempts is None else replace(self._wanted, attempts=max(1, int(attempts)))
+        told = self.session().get_config_variable("max_attempts")
+        if told is None:
+            return self._wanted
+        attempts = max(1, int(told))
+        return replace(self._wanted, attempts=min(attempts, self._wanted.attempts) if self._wanted.hasty else attempts)
 
     def session(self) -> Session:
         """Return the session; it reads the user's settings when they are first asked for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jobspec.stores.base import Entry
+from jobspec.stores.layout import Layout
 from jobspec.stores.s3errors import status_of
 from jobspec.stores.s3requests import S3Requests
 
@@ -20,9 +21,10 @@ def find_unfinished(requests: S3Requests, before: float) -> Iterator[Entry]:
         for page in pages.paginate(Bucket=requests.address.bucket, Prefix=prefix):
             for upload in page.get("Uploads", []):
                 begun = upload["Initiated"].timestamp()
-                # Some servers list every upload of the bucket.
-                if begun < before and upload["Key"].startswith(prefix):
-                    key = upload["Key"].removeprefix(prefix)
+                key = upload["Key"].removeprefix(prefix)
+                # Some servers list every upload of the bucket; and beside the store others may keep what is theirs.
+                ours = upload["Key"].startswith(prefix) and key.partition("/")[0] in Layout.tops()
+                if begun < before and ours:
                     size = _measure(requests, upload["Key"], upload["UploadId"])
                     yield Entry(f"{key}{_MARK}{upload['UploadId']}", size, begun)
 

@@ -66,8 +66,10 @@ def _try_once(
         status, code = status_of(error), code_of(error)
         if status == 412 or code == "NoSuchUpload" or (code == "NoSuchKey" and "IfMatch" in condition):
             own = requests.is_own(key, token)
-            # Refused as taken, and absent a moment later: it was deleted in between, or the upload was.
-            return own if own is not None or "IfMatch" in condition else None
+            if own is None and "IfMatch" in condition:
+                return False  # the version that was to be replaced is gone
+            # None: refused as taken, and absent a moment later: it was deleted in between, or the upload was.
+            return own
         if status == 409:
             return None
         if code == "NotImplemented" and "IfMatch" in condition:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobspec.errors import NotFoundError
+from jobspec.errors import DataError, NotFoundError
 from jobspec.runs.views import CSV, check_table, read_best
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
@@ -67,19 +67,33 @@ def read_leaderboard(store: Store, run_id: str, ranked_by: str | None, top: int)
         NotFoundError: the run has no table yet.
         DataError: the table was damaged.
     """
-    body = store.get_or_none(Layout.view(run_id, CSV))
-    if body is None:
-        raise NotFoundError(
-            f"{run_id} has no table yet. `submit resume {run_id}` finishes it; `submit cancel {run_id}` makes a table "
-            "of what there is."
-        )
-    check_table(read_best(store, run_id) or {}, CSV, body, store.url)
+    body = _read_table(store, run_id)
     csv.field_size_limit(_LONGEST_FIELD)
     rows = csv.DictReader(io.StringIO(body.decode("utf-8")))
     scorers = [name.removeprefix(_MEAN) for name in rows.fieldnames or () if name.startswith(_MEAN)]
     chosen = ranked_by if ranked_by in scorers else scorers[0]
     entries = _entries(rows, scorers, chosen)
     return heapq.nsmallest(top, entries, key=lambda entry: (entry.rank or _UNRANKED, entry.candidate))
+
+
+def _read_table(store: Store, run_id: str) -> bytes:
+    """Return the table that best.json describes; a reducer may replace both while they are read."""
+    for last in (False, False, True):
+        best = read_best(store, run_id)
+        body = store.get_or_none(Layout.view(run_id, CSV))
+        if body is None:
+            raise NotFoundError(
+                f"{run_id} has no table yet. `submit resume {run_id}` finishes it; `submit cancel {run_id}` makes a "
+                "table of what there is."
+            )
+        try:
+            check_table(best or {}, CSV, body, store.url)
+        except DataError:
+            if last:
+                raise
+        else:
+            return body
+    raise AssertionError("the last try returns or raises")
 
 
 def _entries(rows: Iterator[Mapping[str, str]], scorers: list[str], ranked_by: str) -> Iterator[Entry]:

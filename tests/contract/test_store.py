@@ -89,6 +89,9 @@ def test_a_view_is_swapped_only_from_the_version_that_was_read(store: Store) -> 
             assert store.swap_file(key, folder / "x", expected) is won
             assert not (folder / "x").exists()
     assert store.get(key) == b"55"
+    gone = store.tag(key)
+    store.delete(key)
+    assert not store.swap(key, b"6", gone) and not store.exists(key)
 
 
 def test_keys_are_listed_in_order_and_folders_by_level(store: Store) -> None:

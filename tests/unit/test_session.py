@@ -18,12 +18,13 @@ from containers.tasks.board import Board
 from containers.tasks.pool import Pool
 from containers.tasks.session import Rules, Session, describe_death
 from containers.tasks.signals import Wakeup
-from jobspec.errors import DataError, FoldfleetError
+from jobspec.errors import DataError, FoldfleetError, TryLaterError
 from jobspec.grammar.spec import Limits
 from jobspec.runs.rows import Row, make_lost_row
 from jobspec.runs.tasklog import LogState, TaskLog
 from jobspec.search.planning import Task
 from jobspec.stores.base import Store, open_store
+from jobspec.stores.folder import FolderStore
 
 Act = Callable[[Path, int, tuple[int, ...]], None]
 
@@ -111,6 +112,7 @@ class Desk:
     tasks: list[Task]
     limits: Limits = field(default_factory=Limits)
     workers: int = 2
+    patience_seconds: float = 0.0
     stop_asked: Callable[[], bool] = lambda: False
     closer: FakeCloser = field(default_factory=FakeCloser)
 
@@ -119,7 +121,7 @@ class Desk:
         boards = [
             Board(n, task, TaskLog(self.store, "r", 0, n, attempt), {"host": "h"}) for n, task in enumerate(self.tasks)
         ]
-        rules = Rules(self.workers, 0.05, self.limits)
+        rules = Rules(self.workers, 0.05, self.limits, patience_seconds=self.patience_seconds)
         with Wakeup(signal.SIGUSR1) as wakeup:
             session = Session(
                 iter(boards),
@@ -272,3 +274,40 @@ def test_the_ways_to_die_are_told_apart() -> None:
     assert "signal 40" in describe_death(-40)
     assert "exit code 3" in describe_death(3)
     assert issubclass(DataError, FoldfleetError)
+
+
+class RefusingStore(FolderStore):
+    """Refuses its first parts, as S3 does in a storm."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self.left = times
+
+    def create(self, key: str, body: bytes) -> bool:
+        self.left -= 1
+        if self.left >= 0:
+            raise TryLaterError("SlowDown")
+        return super().create(key, body)
+
+
+def test_rows_wait_while_the_store_refuses_and_workers_go_on(desk: Desk, tmp_path: Path) -> None:
+    desk.store, desk.patience_seconds = RefusingStore(tmp_path / "store", 5), 60
+    assert desk.run()
+    assert desk.state(0).rows.keys() == set(range(6)) and desk.state(1).rows.keys() == {0, 1, 2, 3, 5}
+    assert sorted(desk.closer.closed) == [0, 1] and desk.tries(3) == 2
+
+
+def test_a_store_that_goes_on_refusing_ends_the_session(desk: Desk, tmp_path: Path) -> None:
+    desk.store = RefusingStore(tmp_path / "store", 10**6)
+    with pytest.raises(TryLaterError, match="SlowDown"):
+        desk.run()
+    assert desk.closer.closed == []
+
+
+def test_a_request_to_stop_that_cannot_be_seen_costs_nothing(desk: Desk) -> None:
+    def unanswered() -> bool:
+        raise TryLaterError("SlowDown")
+
+    desk.stop_asked = unanswered
+    assert desk.run()
+    assert sorted(desk.closer.closed) == [0, 1]
