@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from containers.data.fetch import iter_blocks, write_blocks
-from containers.data.npyfile import HEADER_BYTES, iter_rows
-from jobspec.errors import DataError, NotFoundError
+from containers.data.fetch import iter_blocks, load_small, other_length, write_blocks
+from containers.data.npyfile import HEADER_BYTES, Body, iter_rows
+from jobspec.errors import NotFoundError
 from jobspec.search.inspection import Block
-from jobspec.stores.base import Ranges, Store
+from jobspec.stores.base import Store
 
 
 def iter_block_rows(
@@ -34,7 +34,7 @@ def iter_block_rows(
     Raises:
         DataError: it is missing, cut short or damaged.
     """
-    with _opened(store, key, block) as ranges, closing(iter_blocks(ranges, key, block, wanted)) as bodies:
+    with _bodies(store, key, block, wanted) as bodies:
         yield from iter_rows(block, bodies)
 
 
@@ -57,7 +57,7 @@ def copy_block(store: Store, key: str, block: Block, path: Path) -> None:
     Raises:
         DataError: it is missing, cut short or damaged.
     """
-    with _opened(store, key, block) as ranges, closing(iter_blocks(ranges, key, block)) as bodies:
+    with _bodies(store, key, block) as bodies:
         write_blocks(path, bodies)
 
 
@@ -67,31 +67,31 @@ def map_file(path: Path, block: Block) -> NDArray[Any]:
 
 
 def refuse_other_length(store: Store, key: str, block: Block) -> None:
-    """Compare an object's length with its description.
+    """Compare an object's length with its description; costs a request.
 
     Raises:
         DataError: it is missing, or has another length.
     """
     size = store.size(key)
     if size != block.nbytes:
-        raise _other_length(key, block, size)
+        raise other_length(key, block, size)
 
 
 @contextmanager
-def _opened(store: Store, key: str, block: Block) -> Iterator[Ranges]:
-    with ExitStack() as stack:
-        try:
-            ranges = stack.enter_context(store.ranges(key))
-        except NotFoundError:
-            raise _other_length(key, block, None) from None
-        if ranges.size != block.nbytes:
-            raise _other_length(key, block, ranges.size)
-        yield ranges
-
-
-def _other_length(key: str, block: Block, size: int | None) -> DataError:
-    state = "is missing" if size is None else f"has {size} bytes"
-    return DataError(
-        f"The stored object {key!r} {state}, {block.nbytes} bytes were written. Delete that dataset's folder "
-        "in the store and run the same command again."
-    )
+def _bodies(
+    store: Store, key: str, block: Block, wanted: NDArray[np.bool_] | None = None
+) -> Iterator[Iterable[tuple[int, Body]]]:
+    """Give (index, bytes) of the wanted blocks; what is small comes whole, without a look at it before."""
+    try:
+        if wanted is not None and not wanted.any():
+            yield ()
+        elif len(block.digests) == 1:
+            yield ((0, load_small(store, key, block)),)
+        else:
+            with store.ranges(key) as ranges:
+                if ranges.size != block.nbytes:
+                    raise other_length(key, block, ranges.size)
+                with closing(iter_blocks(ranges, key, block, wanted)) as bodies:
+                    yield bodies
+    except NotFoundError:
+        raise other_length(key, block, None) from None

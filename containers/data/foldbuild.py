@@ -9,6 +9,7 @@ the files are the same as from a folder.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from contextlib import closing
@@ -21,6 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from containers.data.blocks import copy_block, iter_block_rows, load_block
+from containers.data.checksums import Comparison
 from containers.data.fetch import allocate, iter_whole, write_blocks
 from containers.data.npyfile import (
     HEADER_BYTES,
@@ -31,15 +33,21 @@ from containers.data.npyfile import (
     write_array,
 )
 from containers.data.splits import Splits
+from jobspec.errors import TryLaterError
 from jobspec.search.inspection import BLOCK_BYTES, Block, Manifest
-from jobspec.stores.base import Ranges, Store
+from jobspec.stores.base import Checksum, Ranges, Store
 from jobspec.stores.layout import Layout
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Raise when the files of an entry change; entries of another version are built anew."""
 
 SOURCE = "source"
 """The file of a source that was fetched, in its entry."""
+
+_FETCHES = 2
+"""How often a source is fetched until it is what its store knows."""
 
 _META = "meta.json"
 _FILE_OVERHEAD = 2 * 4096
@@ -93,17 +101,58 @@ def source_bytes(ranges: Ranges) -> int:
     return ranges.size + 2 * _FILE_OVERHEAD
 
 
-def build_source(folder: Path, ranges: Ranges) -> None:
+def build_source(folder: Path, ranges: Ranges, name: str) -> None:
     """Copy an object that is no array of ours, and write ``meta.json`` last, into a new folder.
+
+    No digest of ours is known, so that the bytes are compared with what the store knows of them.
+
+    Args:
+        folder: does not exist yet.
+        ranges: the object.
+        name: what people call it.
 
     Raises:
         DataError: the object was replaced while it was read.
+        TryLaterError: what came was not what the store knows, twice.
     """
     folder.mkdir(parents=True)
-    with closing(iter_whole(ranges)) as bodies:
-        digests = write_blocks(folder / SOURCE, bodies)
+    known = ranges.checksum()
+    if known is None:
+        log.info("source_not_compared source=%s reason=the store tells no checksum that can be computed here", name)
+        digests = _copy(folder / SOURCE, ranges, None)
+    else:
+        digests = _copy_compared(folder / SOURCE, ranges, known, name)
     block = Block(name=SOURCE, file=SOURCE, dtype="|u1", shape=(ranges.size,), nbytes=ranges.size, digests=digests)
-    _finish(folder, [block.model_dump(mode="json")])
+    _finish(folder, [block.model_dump(mode="json")], compared=known is not None)
+
+
+def _copy_compared(path: Path, ranges: Ranges, known: Checksum, name: str) -> tuple[str, ...]:
+    for _ in range(_FETCHES):
+        comparison = Comparison(known)
+        digests = _copy(path, ranges, comparison)
+        if comparison.holds():
+            return digests
+        path.unlink()
+        log.warning("source_damaged source=%s algorithm=%s found=%s", name, known.algorithm, comparison.found().hex())
+    raise TryLaterError(
+        f"{name} came damaged {_FETCHES} times: its {known.algorithm} is {comparison.found().hex()}, the server tells "
+        f"{known.value.hex()}. Nothing of it is kept: run the same command again. If that goes on, the object is "
+        "damaged where it lies: upload it anew, or download it, check it and name the file under `data.path`."
+    )
+
+
+def _copy(path: Path, ranges: Ranges, comparison: Comparison | None) -> tuple[str, ...]:
+    with closing(iter_whole(ranges)) as bodies:
+        return write_blocks(path, bodies if comparison is None else comparison.watch(bodies))
+
+
+def is_proven(entry: Path) -> bool:
+    """Say whether a source's entry was compared with what its store knows, and still is as it was then."""
+    try:
+        meta = json.loads((entry / _META).read_bytes())
+        return bool(meta.get("compared")) and all(_is_intact(entry, _block(block)) for block in meta["blocks"])
+    except (OSError, ValueError):
+        return False
 
 
 def is_trusted(entry: Path, verify: bool = False) -> bool:
@@ -123,9 +172,9 @@ def is_trusted(entry: Path, verify: bool = False) -> bool:
         return False  # something cleaned up behind our back
     if meta["boot_id"] == boot_id():
         return True
-    if not verify or not all(_is_intact(entry, Block.model_validate_json(json.dumps(b))) for b in meta["blocks"]):
+    if not verify or not all(_is_intact(entry, _block(block)) for block in meta["blocks"]):
         return False
-    _write_meta(entry, meta["blocks"])
+    _write_meta(entry, meta["blocks"], compared=bool(meta.get("compared")))
     return True
 
 
@@ -263,14 +312,18 @@ def _is_intact(entry: Path, block: Block) -> bool:
     return path.is_file() and path.stat().st_size == block.nbytes and _digests(path) == list(block.digests)
 
 
-def _finish(folder: Path, blocks: list[dict[str, Any]]) -> None:
+def _block(stored: dict[str, Any]) -> Block:
+    return Block.model_validate_json(json.dumps(stored))
+
+
+def _finish(folder: Path, blocks: list[dict[str, Any]], *, compared: bool = False) -> None:
     if not boot_id():
         _sync(folder)
-    _write_meta(folder, blocks)
+    _write_meta(folder, blocks, compared=compared)
 
 
-def _write_meta(folder: Path, blocks: list[dict[str, Any]]) -> None:
-    meta = {"format_version": FORMAT_VERSION, "boot_id": boot_id(), "blocks": blocks}
+def _write_meta(folder: Path, blocks: list[dict[str, Any]], *, compared: bool) -> None:
+    meta = {"format_version": FORMAT_VERSION, "boot_id": boot_id(), "blocks": blocks, "compared": compared}
     aside = folder / f"{_META}.{uuid.uuid4().hex}"
     aside.write_text(json.dumps(meta), encoding="utf-8")
     aside.replace(folder / _META)

@@ -28,12 +28,13 @@ from containers.data.foldbuild import (
     build_matrix,
     build_source,
     fold_bytes,
+    is_proven,
     is_trusted,
     matrix_bytes,
     source_bytes,
 )
 from containers.data.splits import load_splits
-from jobspec.errors import TryLaterError
+from jobspec.errors import DataError, TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.search.inspection import Manifest
 from jobspec.stores.base import Store
@@ -109,30 +110,41 @@ class FoldCache:
             yield entry / manifest.blocks[0].file
 
     @contextmanager
-    def source(self, store: Store, key: str, version: str) -> Iterator[Path]:
+    def source(self, store: Store, key: str, tag: str, version: str) -> Iterator[Path]:
         """Give the file with one version of an object, such as the data that a spec names; otherwise as `fold`.
 
         Args:
             store: where the object lies.
             key: its key.
+            tag: the tag of this version.
             version: a short name of this version, of letters and digits.
 
         Raises:
             NotFoundError: there is no such object.
+            DataError: it is of another version, or was replaced while it was read.
+            TryLaterError: its bytes are not those that the store tells.
         """
+        name = f"{store.url}/{key}"
         with ExitStack() as stack:
 
             def plan() -> Plan:
                 ranges = stack.enter_context(store.ranges(key))
-                return Plan("The data file", source_bytes(ranges), lambda aside: build_source(aside, ranges))
+                if ranges.tag != tag:  # the entry's name stands for the bytes of one version
+                    raise DataError(
+                        f"{name} was replaced before it was fetched. Make sure that nothing writes it, then run the "
+                        "same command again."
+                    )
+                return Plan("The data file", source_bytes(ranges), lambda aside: build_source(aside, ranges, name))
 
             with self._held(self.root / "folds" / "sources" / version / "file", plan) as entry:
                 stack.close()
                 yield entry / SOURCE
 
-    def drop_source(self, version: str) -> None:
-        """Remove a source unless someone uses it."""
-        self._evict_one(self.root / "folds" / "sources" / version / "file.lock")
+    def drop_source(self, version: str, *, unless_proven: bool = False) -> None:
+        """Remove a source unless someone uses it; or unless it certainly is what its store has, which reads it."""
+        entry = self.root / "folds" / "sources" / version / "file"
+        if not (unless_proven and is_proven(entry)):
+            self._evict_one(entry.with_suffix(".lock"))
 
     def ensure(self, store: Store, manifest: Manifest, split_id: str, split: int) -> Path:
         """Build a fold ahead of its use; without a lock it may be evicted again."""

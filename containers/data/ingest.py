@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from containers.data.columns import Selection, finish_side, select_columns
+from containers.data.dataset import load_manifest
+from containers.data.fetch import other_length
 from containers.data.matrix import MatrixWriter
 from containers.data.npyfile import write_array
 from containers.data.origins import MEMO_VERSION, Origin, find_origin
@@ -23,14 +24,16 @@ from containers.data.origins import digest as make_digest
 from containers.data.readers import READER_VERSION, open_file
 from containers.data.readers_builtin import BuiltinSource
 from containers.data.sources import Source
-from jobspec.errors import DataError, FoldfleetError
+from jobspec.errors import DataError, FoldfleetError, TryLaterError
 from jobspec.grammar.spec import DataSpec
 from jobspec.search.inspection import Block, Manifest
-from jobspec.settings import load_settings
 from jobspec.stores.base import Store
-from jobspec.stores.folder import FolderStore, explain_os_error
+from jobspec.stores.folder import explain_os_error
 from jobspec.stores.layout import Layout
 from jobspec.stores.sealed import seal
+
+_STAGINGS = 2
+"""How often a dataset is stored whose blocks vanish meanwhile."""
 
 
 def ingest(store: Store, data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> str:
@@ -61,8 +64,9 @@ def _ensure(store: Store, data: DataSpec, origin: Origin, extra_columns: tuple[s
 def _ensure_file(store: Store, data: DataSpec, origin: Origin, path: Path, extra_columns: tuple[str, ...]) -> str:
     if next(iter(store.folders("datasets/")), None) is not None:  # perhaps these very bytes, under another path
         digest = _hash_file(path)
-        if store.exists(Layout.manifest(_make_id(digest, origin))):
-            return _make_id(digest, origin)
+        dataset_id = _make_id(digest, origin)
+        if store.exists(Layout.manifest(dataset_id)) and _is_whole(store, load_manifest(store, dataset_id)):
+            return dataset_id
         return _stage(store, open_file(path, origin.kind), data, extra_columns, origin, lambda: digest)
     # Hashing and copying are a second each for a gigabyte, and each leaves one core idle.
     with ThreadPoolExecutor(1) as pool:
@@ -91,11 +95,56 @@ def _stage(
     origin: Origin,
     find_digest: Callable[[], str],
 ) -> str:
-    """Read the source, write its arrays aside, move them into the store, the manifest last; return the dataset's id."""
+    """Store a dataset and return its id.
+
+    Blocks that lay there without a manifest may be removed as unused (`submit gc`) while this call relies on them. The
+    manifest protects them from then on; what is missing beneath it is stored again.
+
+    Raises:
+        TryLaterError: blocks keep vanishing.
+    """
+    for _ in range(_STAGINGS):
+        manifest = _stage_once(store, source, data, extra_columns, origin, find_digest)
+        if _is_whole(store, manifest):
+            return manifest.dataset_id
+    raise TryLaterError(
+        f"Arrays of {origin.name} vanished from {store.url} while they were being stored, {_STAGINGS} times. Let "
+        "`submit gc` or whatever else deletes there come to its end, then run the same command again."
+    )
+
+
+def _is_whole(store: Store, manifest: Manifest) -> bool:
+    """Say whether all arrays of a dataset are there.
+
+    Raises:
+        DataError: one has another length; nothing that is stored is ever replaced.
+    """
+    sides = (manifest.y, manifest.weights, manifest.groups, *manifest.extra.values())
+    blocks = [block for block in (*manifest.blocks, *sides) if block is not None]
+    return all(_is_stored(store, manifest.dataset_id, block) for block in blocks)
+
+
+def _is_stored(store: Store, dataset_id: str, block: Block) -> bool:
+    key = Layout.block(dataset_id, block.file)
+    size = store.size(key)
+    if size not in (block.nbytes, None):
+        raise other_length(key, block, size)
+    return size is not None
+
+
+def _stage_once(
+    store: Store,
+    source: Source,
+    data: DataSpec,
+    extra_columns: tuple[str, ...],
+    origin: Origin,
+    find_digest: Callable[[], str],
+) -> Manifest:
+    """Read the source, write its arrays aside, move them into the store, the manifest last."""
     selection = select_columns(source.offer(), data, extra_columns, origin.name)
     _refuse_text_features(data, selection)
     dtype = np.dtype(data.dtype) if data.dtype else source.feature_dtype(selection.features)
-    with _staging(store) as folder:
+    with store.staging() as folder:
         try:
             x_block, pieces, warnings, num_missing = _write_matrix(
                 folder / "X.npy", source, selection, dtype, data.rows
@@ -125,16 +174,11 @@ def _stage(
             warnings=(*selection.warnings, *warnings),
         )
         for block in (x_block, *sides.values()):
-            _move(store, folder, dataset_id, block)
+            # Another process may have put the same bytes there before.
+            if not store.create_file(Layout.block(dataset_id, block.file), folder / block.file):
+                _is_stored(store, dataset_id, block)
         store.create(Layout.manifest(dataset_id), seal(manifest.model_dump(mode="json")))
-        return dataset_id
-
-
-def _staging(store: Store) -> AbstractContextManager[Path]:
-    """Give a folder for the arrays: in a store that is a folder, else in the cache, since /tmp is often small."""
-    if store.local_path(Layout.block("d", "X.npy")) is not None:
-        return store.staging()
-    return FolderStore(load_settings().cache).staging()
+        return manifest
 
 
 def _write_matrix(
@@ -182,16 +226,6 @@ def _check_weights(name: str, weights: NDArray[Any]) -> NDArray[Any]:
             f"The weights column {name!r} holds {weights[row]} in row {row + 1}; weights cannot be negative."
         )
     return weights.astype(np.float64)
-
-
-def _move(store: Store, folder: Path, dataset_id: str, block: Block) -> None:
-    """Move an array into the store; another process may have put the same bytes there before."""
-    key = Layout.block(dataset_id, block.file)
-    if not store.create_file(key, folder / block.file) and store.size(key) != block.nbytes:
-        raise DataError(
-            f"The stored object {key!r} has {store.size(key)} bytes, {block.nbytes} are expected. Delete that "
-            "dataset's folder in the store and run the same command again."
-        )
 
 
 def _hash_file(path: Path) -> str:

@@ -85,18 +85,23 @@ class Origin:
 
         Raises:
             DataError: the object is gone, or was replaced while it was fetched.
-            TryLaterError: the object does not fit on the cache's disk; told before it is fetched.
+            TryLaterError: the object does not fit on the cache's disk, told before it is fetched; or it came damaged.
         """
         if self.place is None:
             yield Path(self.name)
             return
         version = digest([self.name, self.stamp])[:32]
         cache = FoldCache(load_settings().cache)
-        with _absence_told(self.name), cache.source(self.place.store, self.place.key, version) as path:
-            self.refuse_changed()
-            with _called(path, self.name):
-                yield path
-        cache.drop_source(version)  # it is in the store now; after an error it stays for the next try
+        place = self.place
+        try:
+            with _absence_told(self.name), cache.source(place.store, place.key, place.tag, version) as path:
+                self.refuse_changed()
+                with _called(path, self.name):
+                    yield path
+        except Exception:
+            cache.drop_source(version, unless_proven=True)  # else it stays for the next try
+            raise
+        cache.drop_source(version)  # it is in the store now
 
 
 def find_origin(data: DataSpec, folder: Path, extra_columns: tuple[str, ...]) -> Origin:

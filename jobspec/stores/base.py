@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from jobspec.errors import UsageError
 
@@ -20,6 +20,22 @@ class Entry:
     written: float
 
 
+Algorithm = Literal["crc32", "md5", "sha1", "sha256"]
+"""What the standard library computes of what stores keep."""
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What a store knows of an object's bytes.
+
+    ``value`` is the digest of them all, or where ``parts`` tells lengths in bytes, the digest of the parts' digests.
+    """
+
+    algorithm: Algorithm
+    value: bytes
+    parts: tuple[int, ...] = ()
+
+
 class Ranges(Protocol):
     """One version of an object, read in pieces; threads may read at once, until it is closed."""
 
@@ -29,11 +45,21 @@ class Ranges(Protocol):
     streams: int
     """How many reads at once pay off: 1 on a disk, more over a network."""
 
+    tag: str
+    """The tag of the version that is read."""
+
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the object's bytes from ``offset`` on.
 
         Raises:
             DataError: the object ends before that, or was replaced since it was opened.
+        """
+
+    def checksum(self) -> Checksum | None:
+        """Return what the store knows of the bytes, or None; asked for only here, since it costs requests.
+
+        Raises:
+            DataError: the object was replaced since it was opened.
         """
 
 

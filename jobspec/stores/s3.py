@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobspec.errors import NotFoundError
 from jobspec.settings import load_settings
 from jobspec.stores.base import Entry
+from jobspec.stores.folder import FolderStore
 from jobspec.stores.folder import explained as explained_here
 from jobspec.stores.s3client import S3Address, S3Settings
 from jobspec.stores.s3leftovers import discard_unfinished, find_unfinished
@@ -153,13 +153,12 @@ class S3Store:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """Give an empty folder in this host's cache (a container's ``/tmp`` is small); its rest is removed."""
-        place = load_settings().cache / ".tmp"
-        with explained_here(place, 0):
-            place.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(prefix="foldfleet-", dir=place, ignore_cleanup_errors=True)
-        with folder as name:
-            yield Path(name)
+        """Give an empty folder in this host's cache (a container's ``/tmp`` is small); its rest is removed.
+
+        What killed processes left there a day ago or earlier is removed, too.
+        """
+        with FolderStore(load_settings().cache).staging() as folder:
+            yield folder
 
     def _pages(self, prefix: str, **options: Any) -> Iterator[ListObjectsV2OutputTypeDef]:
         full = self._requests.full_key(prefix.rstrip("/")) + "/"

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from jobspec.errors import TryLaterError
+from jobspec.stores.base import Checksum
+from jobspec.stores.s3checksums import find_checksum
 
 if TYPE_CHECKING:
     from jobspec.stores.s3requests import S3Requests
@@ -34,10 +36,11 @@ class S3Ranges:
         self.streams = num_streams()
         self._requests = requests
         self._key = key
-        self._tag = tag
+        self.tag = tag
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
         self._signed: tuple[float, str] | None = None
+        self._by_sdk = False
 
     def read_into(self, offset: int, target: memoryview) -> None:
         """Fill ``target`` with the object's bytes from ``offset`` on; what arrives damaged is fetched again.
@@ -54,10 +57,13 @@ class S3Ranges:
         reason = ""
         for _ in self._requests.settings.pauses():
             try:
+                if self._by_sdk:
+                    raise _AskTheSdk
                 self._read_once(offset, target)
             except _Again as again:
                 reason = str(again)
             except _AskTheSdk:
+                self._by_sdk = True  # a proxy, a certificate, a server's ways: the next piece would meet them, too
                 self._read_by_sdk(offset, target)
                 return
             else:
@@ -66,6 +72,10 @@ class S3Ranges:
             f"{self._requests.address.url}/{self._key} could not be read from byte {offset} on after "
             f"{self._requests.settings.attempts} tries: {reason}. What is finished is kept: run the same command again."
         )
+
+    def checksum(self) -> Checksum | None:
+        """Return what S3 keeps of the bytes, if it can be compared here; costs one to three requests."""
+        return find_checksum(self._requests, self._key, self.size, self.tag, self.streams)
 
     def close(self) -> None:
         """Close the connections; no thread may be reading any more."""
@@ -102,7 +112,7 @@ class S3Ranges:
                 connection.close()
 
     def _fill(self, connection: http.client.HTTPConnection, path: str, offset: int, target: memoryview) -> None:
-        wanted = {"Range": f"bytes={offset}-{offset + len(target) - 1}", "If-Match": self._tag}
+        wanted = {"Range": f"bytes={offset}-{offset + len(target) - 1}", "If-Match": self.tag}
         connection.request("GET", path, headers=wanted)
         with connection.getresponse() as answer:
             if answer.status in {404, 412, 416}:
@@ -111,7 +121,7 @@ class S3Ranges:
                 raise _Again(f"the answer was {answer.status} {answer.reason}")
             if answer.status != 206:
                 raise _AskTheSdk  # an expired signature, another region, a server without ranges
-            if answer.length != len(target) or answer.headers.get("ETag", self._tag) != self._tag:
+            if answer.length != len(target) or answer.headers.get("ETag", self.tag) != self.tag:
                 raise _Again(f"{answer.length} bytes were offered, {len(target)} were asked for")
             filled = 0
             while filled < len(target):
@@ -123,7 +133,7 @@ class S3Ranges:
     def _read_by_sdk(self, offset: int, target: memoryview) -> None:
         with self._lock:
             self._signed = None
-        body = self._requests.fetch(self._key, offset, len(target), self._tag)
+        body = self._requests.fetch(self._key, offset, len(target), self.tag)
         if body is None:
             raise self._requests.replaced(self._key)
         target[:] = body.content
@@ -146,7 +156,12 @@ class S3Ranges:
                 return self._idle.pop(), True
         settings = self._requests.settings
         if scheme == "https":
-            context = _trust(self._requests.certificates())
+            # As botocore chooses: AWS_CA_BUNDLE or the configuration, then what other programs are told.
+            chosen = self._requests.certificates() or os.environ.get("REQUESTS_CA_BUNDLE")
+            try:
+                context = _trust(chosen)
+            except OSError as error:  # no such file, or none that holds certificates
+                raise _AskTheSdk from error
             return http.client.HTTPSConnection(netloc, timeout=settings.read_timeout_s, context=context), False
         return http.client.HTTPConnection(netloc, timeout=settings.read_timeout_s), False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -75,13 +75,18 @@ class S3Requests:
         except (BotoCoreError, ClientError) as error:
             raise explain(error, self._asked(operation, key), self._probe) from error
 
-    def head(self, key: str) -> HeadObjectOutputTypeDef | None:
-        """Return what is known of an object without its content, or None if there is none."""
+    def head(self, key: str, wanted: Mapping[str, str] | None = None) -> HeadObjectOutputTypeDef | None:
+        """Return what is known of an object without its content, or None if there is none.
+
+        Args:
+            key: names the object.
+            wanted: further parameters of HeadObject.
+        """
         from botocore.exceptions import ClientError
 
         with self.explained("HeadObject", key):
             try:
-                return self.client().head_object(**cast("Any", self.at(key)))
+                return self.client().head_object(**cast("Any", {**self.at(key), **(wanted or {})}))
             except ClientError as error:
                 if status_of(error) != 404:
                     raise

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobspec.stores.base import Ranges, Store
+from jobspec.settings import load_settings
+from jobspec.stores.base import Checksum, Ranges, Store
+from jobspec.stores.folder import FolderStore
 
 Spoil = Callable[[str, int, memoryview], None]
 """Gets key, offset and the bytes that came; may change them, wait, or raise."""
@@ -18,22 +22,37 @@ class RemoteRanges:
 
     streams = 4
 
-    def __init__(self, ranges: Ranges, note: Callable[[int, memoryview], None]) -> None:
+    def __init__(
+        self, ranges: Ranges, body: Callable[[], bytes], known: bool, note: Callable[[int, memoryview], None]
+    ) -> None:
         self.size = ranges.size
-        self._ranges, self._note = ranges, note
+        self.tag = make_tag(body())
+        self._ranges, self._body, self._known, self._note = ranges, body, known, note
 
     def read_into(self, offset: int, target: memoryview) -> None:
         self._ranges.read_into(offset, target)
         self._note(offset, target)
 
+    def checksum(self) -> Checksum | None:
+        return Checksum("md5", bytes.fromhex(make_tag(self._body()))) if self._known else None
+
+
+def make_tag(body: bytes) -> str:
+    """Return a tag of the content, as ETags are: bytes that come back have the tag that they had."""
+    return hashlib.md5(body).hexdigest()
+
 
 class RemoteStore:
     """A store without local paths, as S3 is one. Reads are noted in a file, so that all processes count."""
+
+    streams = 4
 
     def __init__(self, store: Store, log: Path) -> None:
         self._store = store
         self._log = log
         self.spoil: Spoil | None = None
+        self.known = True
+        """Whether it knows checksums."""
 
     def fetched(self, file: str) -> list[int]:
         """Return the offsets that were read of the objects with this name, in the order of their arrival."""
@@ -48,16 +67,28 @@ class RemoteStore:
     def local_path(self, key: str) -> None:
         return None
 
+    def staging(self) -> AbstractContextManager[Path]:
+        return FolderStore(load_settings().cache).staging()
+
+    def tag(self, key: str) -> str | None:
+        body = self._store.get_or_none(key)
+        return None if body is None else make_tag(body)
+
+    def get(self, key: str) -> bytes:
+        body = bytearray(self._store.get(key))
+        self._note(key, 0, memoryview(body))
+        return bytes(body)
+
     @contextmanager
     def ranges(self, key: str) -> Iterator[RemoteRanges]:
-        def note(offset: int, target: memoryview) -> None:
-            with self._log.open("ab", buffering=0) as log:  # one write: lines of several processes never mix
-                log.write(f"{offset} {key.rpartition('/')[2]}\n".encode())
-            if self.spoil is not None:
-                self.spoil(key, offset, target)
-
         with self._store.ranges(key) as ranges:
-            yield RemoteRanges(ranges, note)
+            yield RemoteRanges(ranges, lambda: self._store.get(key), self.known, partial(self._note, key))
+
+    def _note(self, key: str, offset: int, target: memoryview) -> None:
+        with self._log.open("ab", buffering=0) as log:  # one write: lines of several processes never mix
+            log.write(f"{offset} {key.rpartition('/')[2]}\n".encode())
+        if self.spoil is not None:
+            self.spoil(key, offset, target)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

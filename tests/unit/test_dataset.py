@@ -23,11 +23,12 @@ from containers.data import fetch, ingest, npyfile
 from containers.data.blocks import iter_block_rows, load_block
 from containers.data.dataset import ensure_dataset, load_manifest, open_dataset, verify
 from containers.data.foldcache import FoldCache
-from containers.data.npyfile import NpyWriter, find_wanted_blocks
+from containers.data.npyfile import NpyWriter, find_wanted_blocks, write_array
 from jobspec.errors import DataError, NotFoundError, TryLaterError
 from jobspec.grammar.spec import DataSpec
 from jobspec.search.inspection import BLOCK_BYTES, Block, Manifest
 from jobspec.stores.base import Store, open_store
+from jobspec.stores.folder import FolderStore
 from jobspec.stores.layout import Layout
 from tests.unit.remote import RemoteRanges, RemoteStore
 
@@ -109,6 +110,34 @@ def test_processes_at_once_end_with_one_dataset(store_url: str, source: Path) ->
         found = [future.result() for future in [pool.submit(_ensure, store_url, source.parent) for _ in range(4)]]
     assert len({manifest.dataset_id for manifest in found}) == 1
     verify(open_dataset(open_store(store_url), found[0]))
+
+
+class SweptStore(FolderStore):
+    """A folder in which someone removes the array, which he found unused, as soon as there is a manifest."""
+
+    def __init__(self, root: Path, times: int) -> None:
+        super().__init__(root)
+        self.times = times
+
+    def create(self, key: str, body: bytes) -> bool:
+        won = super().create(key, body)
+        if key.endswith("/manifest.json") and self.times:
+            self.times -= 1
+            self.delete(key.replace("manifest.json", "X.npy"))
+        return won
+
+
+@pytest.mark.parametrize("source_kind", ["file", "builtin"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_arrays_that_vanish_below_their_manifest_are_stored_again(
+    store_url: str, source: Path, times: int, source_kind: str
+) -> None:
+    spec = SPEC if source_kind == "file" else DataSpec(builtin="iris")
+    swept = SweptStore(Path(store_url), times)
+    if times == 2:
+        with pytest.raises(TryLaterError, match=r"vanished from .* 2 times.*submit gc"):
+            ensure_dataset(swept, spec, source.parent)
+    verify(open_dataset(swept, ensure_dataset(swept, spec, source.parent)))
 
 
 def test_a_flipped_byte_is_found(store: Store, store_url: str, source: Path) -> None:
@@ -285,6 +314,40 @@ def test_threads_end_with_a_reader_that_stops(stored: Stored) -> None:
     next(rows)
     rows.close()
     assert len(stored.remote.fetched("a.npy")) < NUM_BLOCKS
+
+
+def test_threads_have_ended_when_the_last_block_is_used(stored: Stored) -> None:
+    alive = [
+        any(thread.name.startswith("fetch") for thread in threading.enumerate())
+        for _ in iter_block_rows(stored.remote, "a.npy", stored.block)
+    ]
+    assert alive[0] and not alive[-1]
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_small_array_is_got_in_one_request(store: Store, tmp_path: Path, times: int) -> None:
+    block = write_array(tmp_path, "a", np.arange(100))
+    store.create_file("a.npy", tmp_path / "a.npy")
+    remote = RemoteStore(store, tmp_path / "log")
+    flips = iter(range(times))
+
+    def flip(key: str, offset: int, target: memoryview) -> None:
+        if next(flips, None) is not None:
+            target[200] ^= 1
+
+    remote.spoil = flip
+    remote.ranges = refuse_reading  # type: ignore[method-assign, assignment]
+    if times == 2:
+        with pytest.raises(DataError, match=r"'a.npy' is damaged in its block 0"):
+            load_block(remote, "a.npy", block)
+    else:
+        assert np.array_equal(load_block(remote, "a.npy", block), np.arange(100))
+    assert len(remote.fetched("a.npy")) == max(1, times + (times == 1))
+    remote.spoil = None
+    for body, told in ((b"short", "has 5 bytes"), (None, "is missing")):
+        store.delete("a.npy") if body is None else store.put("a.npy", body)
+        with pytest.raises(DataError, match=told):
+            load_block(remote, "a.npy", block)
 
 
 @settings(max_examples=200)

@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -254,6 +254,65 @@ def test_a_failed_fetch_leaves_nothing(host: Host, tmp_path: Path) -> None:
     assert [entry.name for entry in host.entry(0).parent.iterdir()] == ["00000.lock"]
     far.spoil = None
     assert_fold(host, 0)
+
+
+def test_an_entry_of_a_source_is_of_its_version(host: Host, tmp_path: Path) -> None:
+    """Replaced before it is fetched, then put back: the other bytes never lie under the first version's name."""
+    far = RemoteStore(host.dataset.store, tmp_path / "log")
+    far.put("t.csv", b"first")
+    tag = far.tag("t.csv")
+    assert tag is not None
+    far.put("t.csv", b"other")
+    with pytest.raises(DataError, match=r"t.csv was replaced before it was fetched"), source(host, far, tag):
+        pass
+    far.put("t.csv", b"first")
+    with source(host, far, tag) as path:
+        assert path.read_bytes() == b"first"
+
+
+def source(host: Host, far: RemoteStore, tag: str) -> AbstractContextManager[Path]:
+    return host.cache.source(far, "t.csv", tag, "version")
+
+
+@pytest.mark.parametrize(
+    ("known", "damaged", "kept"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_a_source_in_doubt_is_dropped(
+    host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool, damaged: bool, kept: bool
+) -> None:
+    caplog.set_level("INFO")
+    far = RemoteStore(host.dataset.store, tmp_path / "log")
+    far.known = known
+    far.put("t.csv", b"first")
+    with source(host, far, str(far.tag("t.csv"))) as path:
+        pass
+    assert ("source_not_compared" in caplog.text) is not known
+    if damaged:
+        path.write_bytes(b"firsT")
+    host.cache.drop_source("version", unless_proven=True)
+    assert path.exists() is kept
+    host.cache.drop_source("version")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_source_that_comes_damaged_is_fetched_twice(host: Host, tmp_path: Path, times: int) -> None:
+    far = RemoteStore(host.dataset.store, tmp_path / "log")
+    far.put("t.csv", b"first")
+    flips = iter(range(times))
+
+    def flip(key: str, offset: int, target: memoryview) -> None:
+        if next(flips, None) is not None:
+            target[0] ^= 1
+
+    far.spoil = flip
+    with ExitStack() as stack:
+        if times == 2:
+            with pytest.raises(TryLaterError, match=r"t.csv came damaged 2 times: its md5 is \w{32}, the server tells"):
+                stack.enter_context(source(host, far, str(far.tag("t.csv"))))
+            assert not list(host.cache.root.rglob("meta.json"))
+        path = stack.enter_context(source(host, far, str(far.tag("t.csv"))))
+        assert path.read_bytes() == b"first"
 
 
 def _die_while_building(host: Host) -> None:
