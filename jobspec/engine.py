@@ -149,11 +149,6 @@ def named_modules(identity: object) -> list[str]:
     return sorted(set(_named_modules(identity, allowed_modules())))
 
 
-def kernel_pins() -> dict[str, str]:
-    """Return the variables of this process's environment that choose kernels of native numerics."""
-    return {name: os.environ[name] for name in _KERNEL_VARIABLES if name in os.environ}
-
-
 def numeric_environment(numerics: Numerics) -> dict[str, str]:
     """Return the variables to set before numpy is imported: one thread, and pinned kernels if portable."""
     return _ONE_THREAD | (_PORTABLE if numerics == "portable" else {})

@@ -96,7 +96,7 @@ def build_image(client: DockerClient, options: ImageOptions, settings: Settings,
         built = _build(client, archive, _request(options, context), options, tell)
     tell("Asking the image what it computes with")
     try:
-        described = describe_image(client, built, name=options.tag)
+        described = describe_image(client, built, settings.cache, name=options.tag)
     except SpecError as error:
         raise _not_installed(error, options) from None
     parts = parse_parts(described, options.tag)

@@ -14,25 +14,32 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from jobspec.engine import EngineParts, current_engine, named_modules
-from jobspec.errors import FoldfleetError, NotFoundError, UsageError
+from jobspec.errors import FoldfleetError, NotFoundError, TryLaterError, UsageError
 from jobspec.modules import module_digest, own_files
 from jobspec.settings import Settings
 from submitter.backends.docker.engine import explained
+from submitter.backends.docker.launch import HOME, LOG_CONFIG, container_name
+from submitter.backends.docker.ownership import KIND, STEP, Owner, limit_labels
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+DESCRIBE_SECONDS = 120.0
+"""It takes about a second: it imports none of the libraries that it names."""
 
-def image_parts(
-    client: DockerClient, image: str, cache: Path, environment: Mapping[str, str] | None = None
-) -> EngineParts:
+_MEMORY_BYTES = 1 << 30
+_MAX_PROCESSES = 256
+
+
+def image_parts(client: DockerClient, image: str, cache: Path) -> EngineParts:
     """Return what an image computes with on the engine's machine, by running its ``describe`` step at most once.
+
+    Variables of this process that choose kernels reach neither that step nor a task; those of the image reach both.
 
     Args:
         client: a client of the Docker SDK.
         image: a name or an id.
         cache: the folder in which answers are remembered, by image and CPU.
-        environment: variables that choose kernels, if its tasks will have any.
 
     Raises:
         NotFoundError: there is no such image, or one of another version of foldfleet.
@@ -43,11 +50,11 @@ def image_parts(
         found, host = api.inspect_image(image), api.version()
     _check_architecture(image, str(found["Architecture"]), str(host["Arch"]))
     facts = [found["Id"], api.base_url, host["KernelVersion"], current_engine("native").kernel]
-    digest = hashlib.sha256(json.dumps([*facts, sorted((environment or {}).items())]).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     path = cache / "images" / f"{digest[:32]}.json"
     parts = _recall(path)
     if parts is None:
-        parts = parse_parts(describe_image(client, found["Id"], environment, name=image), image)
+        parts = parse_parts(describe_image(client, found["Id"], cache, name=image), image)
         _remember(path, parts)
     if parts.foldfleet != version("foldfleet"):
         raise NotFoundError(
@@ -71,33 +78,68 @@ def check_modules(parts: EngineParts, identity: object, settings: Settings, imag
             raise NotFoundError(f"The module {name} was edited after the image {image} was built. {remedy}")
 
 
-def describe_image(
-    client: DockerClient, image_id: str, environment: Mapping[str, str] | None = None, *, name: str = ""
-) -> dict[str, Any]:
+def describe_image(client: DockerClient, image_id: str, cache: Path, *, name: str = "") -> dict[str, Any]:
     """Run an image's ``describe`` step without network and with nothing to write on, and return its answer.
 
     Raises:
         UsageError: the image cannot run here, or does not answer as foldfleet's.
+        TryLaterError: it does not end.
         FoldfleetError: what the step itself refused.
     """
-    api: Any = client.api
-    limits = api.create_host_config(
-        network_mode="none",
-        read_only=True,
-        tmpfs={"/tmp": ""},  # noqa: S108 - inside the container
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-    )
-    with explained(name or image_id):
-        made = api.create_container(image_id, ["describe"], environment=dict(environment or {}), host_config=limits)
+    owner = Owner(cache)
+    owner.claim()  # a container of a process that is killed is found by its labels, and removed
+    try:
+        return _run_describe(client.api, image_id, owner, name or image_id)
+    finally:
+        owner.release()
+
+
+def _run_describe(api: Any, image_id: str, owner: Owner, image: str) -> dict[str, Any]:
+    with explained(image):
+        made = api.create_container(
+            image_id,
+            ["describe"],
+            name=container_name("describe", owner.token),
+            labels={**owner.labels(), KIND: STEP, **limit_labels(0, _MEMORY_BYTES)},
+            host_config=_limits(api),
+        )
         try:
-            _start(api, made["Id"], name or image_id)
-            exit_code = int(api.wait(made["Id"])["StatusCode"])
+            _start(api, made["Id"], image)
+            exit_code = _await_end(api, made["Id"], image)
             answer = api.logs(made["Id"], stdout=True, stderr=False)
             words = api.logs(made["Id"], stdout=False, stderr=True, tail=3)
         finally:
             api.remove_container(made["Id"], force=True, v=True)
-    return _parse_answer(answer, words, exit_code, name or image_id)
+    return _parse_answer(answer, words, exit_code, image)
+
+
+def _limits(api: Any) -> Any:
+    from docker.types import LogConfig
+
+    return api.create_host_config(
+        network_mode="none",
+        mem_limit=_MEMORY_BYTES,
+        memswap_limit=_MEMORY_BYTES,
+        pids_limit=_MAX_PROCESSES,
+        read_only=True,
+        tmpfs={HOME: ""},
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        log_config=LogConfig(type="json-file", config=LOG_CONFIG),
+    )
+
+
+def _await_end(api: Any, container: str, image: str) -> int:
+    import requests
+
+    try:
+        return int(api.wait(container, timeout=DESCRIBE_SECONDS)["StatusCode"])
+    except requests.RequestException as error:
+        api.inspect_container(container)  # an engine that has gone says so here
+        raise TryLaterError(
+            f"The image {image} has not said within {DESCRIBE_SECONDS:.0f} s what it computes with ({error}). If this "
+            "machine is busy, type the same command again later; else `submit image build` makes the image anew."
+        ) from None
 
 
 def parse_parts(document: Mapping[str, Any], image: str) -> EngineParts:

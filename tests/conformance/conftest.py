@@ -16,6 +16,22 @@ PLACES = [
     pytest.param(("docker", "s3"), id="docker-s3", marks=pytest.mark.docker),
 ]
 
+EVERY_TIME = (
+    "two_scores_and_train_scores]",
+    "everywhere[docker-s3-groups_in_a_table]",
+    "completes[docker-s3]",
+    "only[local-s3]",
+    "digest[docker-folder]",
+)
+"""What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs the rest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to `make test-thorough` what takes a minute of processes and shows little more."""
+    for item in items:
+        if "tests/conformance" in item.path.as_posix() and not any(name in item.name for name in EVERY_TIME):
+            item.add_marker(pytest.mark.thorough)
+
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, submit: Submit, tmp_path: Path) -> Place:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,7 +73,12 @@ def image(docker_engine: DockerClient, base_image: str, tmp_path_factory: pytest
 
 def build(client: DockerClient, options: ImageOptions, modules: tuple[str, ...] = (), path: Path | None = None) -> Any:
     """Build an image with some modules of a user's own."""
-    settings = Settings(
-        store="store", cache=Path(), workers=None, allowed_modules=modules, module_path=(str(path),) if path else ()
-    )
-    return build_image(client, options, settings, lambda _line: None)
+    with tempfile.TemporaryDirectory() as cache:
+        settings = Settings(
+            store="store",
+            cache=Path(cache),
+            workers=None,
+            allowed_modules=modules,
+            module_path=(str(path),) if path else (),
+        )
+        return build_image(client, options, settings, lambda _line: None)

@@ -80,7 +80,7 @@ def check(hunt: Hunt, run_id: str, submit: Submit, *, flush_s: float = FOLDER_FL
 
 
 @pytest.mark.parametrize(
-    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(2, 6))]
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 5))]
 )
 def test_containers_killed_at_random_moments_cost_only_what_was_in_flight(
     make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str, seed: int
@@ -109,7 +109,8 @@ def test_every_step_may_be_killed(make_hunt: MakeHunt, witness_image: str, submi
     check(hunt, answer["run_id"], submit)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 3))])
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(2))
 def test_the_command_line_and_its_recovery_may_be_killed(
     make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str, seed: int
 ) -> None:
@@ -149,7 +150,8 @@ def kill_recovery(hunt: Hunt, arguments: tuple[object, ...], chance: random.Rand
         cli.communicate()
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(1, 2))])
+@pytest.mark.thorough
+@pytest.mark.parametrize("seed", range(2))
 def test_on_s3_at_most_a_flush_and_the_cells_in_flight_are_lost(
     make_hunt: MakeHunt, resting_image: str, submit: Submit, s3_url: str, seed: int
 ) -> None:

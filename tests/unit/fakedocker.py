@@ -5,6 +5,7 @@ A container runs until the clock has moved on by its time, then ends as its scri
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,9 +43,11 @@ class Container:
     state: str = "created"
     ends: float = float("inf")
     exit_code: int = 0
+    created: float = field(default_factory=time.time)
 
     def tell(self) -> dict[str, Any]:
-        return {"Names": [f"/{self.name}"], "State": self.state, "Labels": self.config["labels"]}
+        labels = self.config["labels"]
+        return {"Names": [f"/{self.name}"], "State": self.state, "Labels": labels, "Created": self.created}
 
 
 def refusal(status: int, words: str) -> APIError:
@@ -61,6 +64,7 @@ class FakeApi:
     script: Callable[[str, dict[str, Any]], Play] = lambda _name, _config: Play()
     cpus: int = 4
     memory_bytes: int = 16 * GIB
+    security: list[str] = field(default_factory=lambda: ["name=seccomp"])
     clock: float = 0.0
     silent_until: float = 0.0
     containers_by_name: dict[str, Container] = field(default_factory=dict)
@@ -75,7 +79,7 @@ class FakeApi:
 
     def info(self) -> dict[str, Any]:
         self._hear("info")
-        return {"NCPU": self.cpus, "MemTotal": self.memory_bytes, "SecurityOptions": ["name=seccomp"]}
+        return {"NCPU": self.cpus, "MemTotal": self.memory_bytes, "SecurityOptions": self.security}
 
     def create_host_config(self, **keywords: Any) -> HostConfig:
         return HostConfig(version="1.41", **keywords)
@@ -152,7 +156,8 @@ class FakeApi:
 
 
 def has_labels(container: Container, wanted: list[tuple[str, str, str]]) -> bool:
-    return all(container.config["labels"].get(key) == value for key, _, value in wanted)
+    labels = container.config["labels"]
+    return all(labels.get(key) == value if sign else key in labels for key, sign, value in wanted)
 
 
 class FakeImages:

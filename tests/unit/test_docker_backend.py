@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shutil
 import socket
 from collections import defaultdict
 from dataclasses import replace
@@ -10,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import docker
 import pytest
 from docker.errors import DockerException
 
@@ -34,10 +37,10 @@ from jobspec.search.planning import Task
 from jobspec.settings import Settings
 from jobspec.stores.base import Store, open_store
 from submitter.backends.base import Backend, BackendContext, Ending, Presence, backend_module
-from submitter.backends.docker import end_orphans, is_working, read_log
+from submitter.backends.docker import end_orphans, engine, is_working, presence, read_log
 from submitter.backends.docker.backend import DockerBackend
 from submitter.backends.docker.engine import DockerEngine, EngineGoneError, Machine, explained
-from submitter.backends.docker.shape import GIB, Shape, make_shape
+from submitter.backends.docker.shape import GIB, Shape, make_shape, slots_beside
 from submitter.backends.local import StepCrashedError
 from tests.conftest import Submit
 from tests.unit.fakedocker import IMAGE_ID, FakeApi, FakeClient, Play, refusal
@@ -199,7 +202,9 @@ def test_memory_that_cannot_be_given_is_refused(memory_gib: float, words: str) -
 # --- what is sent ---
 
 
-def test_the_request_of_a_round(desk: Desk) -> None:
+def test_the_request_of_a_round(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getgroups", lambda: [2, os.getgid(), 1])
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")  # what `describe` is not told, a task is not told either
     backend = desk.backend()
     store, cache = desk.store.url, str(desk.settings.cache)
     digest = backend.build_request(make_plan()).arrays[0].name.split("-")[3]
@@ -228,6 +233,7 @@ def test_the_request_of_a_round(desk: Desk) -> None:
                 {"source": cache, "target": cache, "writable": True},
             ),
             "passed_on": (),
+            "groups": (1, 2),
         },
     }
     assert desk.api.calls == ["info"]
@@ -297,6 +303,7 @@ def test_credentials_reach_the_container_and_nothing_else(desk: Desk, monkeypatc
     bundle.write_text("")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     desk.store = cast("Any", Bucket())
     backend = desk.backend()
     request = backend.build_request(make_plan())
@@ -317,6 +324,77 @@ def test_credentials_reach_the_container_and_nothing_else(desk: Desk, monkeypatc
     assert "FOLDFLEET_FLUSH_SECONDS" not in config["environment"]
     assert "hush" not in json.dumps(config["labels"])
     assert "hostname" not in config
+    backend.stop()
+    backend.close()
+
+
+def mounts_on_s3(desk: Desk) -> dict[str, dict[str, Any]]:
+    """Return by target what a task that talks to S3 is given, without the cache."""
+    desk.store = cast("Any", Bucket())
+    (array,) = desk.backend().build_request(make_plan()).to_json()["arrays"]
+    found = {mount["target"]: mount for mount in array["container"]["mounts"]}
+    del found[str(desk.settings.cache)]
+    return found
+
+
+def test_refreshed_tokens_of_a_login_can_be_written_down(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    home = Path.home() / ".aws"
+    for name in ("sso/cache", "login"):
+        (home / name).mkdir(parents=True)
+    elsewhere = Path.home() / "elsewhere"
+    elsewhere.mkdir()
+    (home / "login" / "cache").symlink_to(elsewhere)
+    own = Path.home() / "logins" / "mine"
+    own.mkdir(parents=True)
+    monkeypatch.setenv("AWS_LOGIN_CACHE_DIRECTORY", str(own))
+    assert [(name, mount["writable"]) for name, mount in mounts_on_s3(desk).items()] == [
+        ("/tmp/.aws", False),
+        ("/tmp/.aws/sso/cache", True),
+        (str(own), True),
+    ]
+
+
+def test_a_files_folder_is_mounted_so_that_its_successor_is_seen(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = tmp_path / "tokens"
+    (tokens / "..now").mkdir(parents=True)
+    (tokens / "..now" / "token").write_text("")
+    (tokens / "token").symlink_to("..now/token")  # as Kubernetes replaces tokens
+    lonely = Path.home() / "bundle.pem"
+    lonely.write_text("")
+    linked = tmp_path / "links" / "config"
+    linked.parent.mkdir()
+    linked.symlink_to(lonely)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", f"{tmp_path}/links/../tokens/token")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(lonely))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(linked))
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/ssl/../passwd")
+    found = mounts_on_s3(desk)
+    assert {name: mount["source"] for name, mount in found.items()} == {
+        str(tokens): str(tokens),
+        str(lonely): str(lonely),
+        str(linked): str(lonely),
+        "/etc/passwd": "/etc/passwd",
+    }
+    assert not any(mount["writable"] for mount in found.values())
+    (array,) = desk.backend().build_request(make_plan()).arrays
+    assert array.environment["AWS_WEB_IDENTITY_TOKEN_FILE"] == str(tokens / "token")
+    assert array.environment["REQUESTS_CA_BUNDLE"] == str(lonely)
+
+
+@pytest.mark.parametrize("rootless", [False, True])
+def test_a_task_is_in_the_groups_of_its_user(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, rootless: bool
+) -> None:
+    monkeypatch.setattr(os, "getgroups", lambda: [7, os.getgid()])
+    desk.api.security = ["name=rootless"] if rootless else []
+    backend = desk.backend()
+    send(backend)
+    assert backend.wait(0.0) is None
+    config = desk.api.containers_by_name[desk.calls("create")[0]].config
+    assert config["host_config"].get("GroupAdd") == (None if rootless else ["7"])
     backend.stop()
     backend.close()
 
@@ -438,6 +516,66 @@ def test_infrastructure_is_tried_again(desk: Desk, plays: dict[int, list[Play]],
     assert sorted(desk.made()) == sorted(made)
     assert not desk.api.containers_by_name
     backend.close()
+
+
+def test_a_refused_start_is_tried_again_later(desk: Desk) -> None:
+    desk.play({0: [Play(fails=refusal(500, "device or resource busy")) for _ in range(3)]})
+    backend = desk.backend()
+    send(backend, 1)
+    assert backend.wait(0.0) is None
+    assert desk.made("start") == ["t0-1"]
+    assert [ending.error for ending in wait(backend)] == [None]
+    assert desk.made("start") == ["t0-1", "t0-2", "t0-3", "t0-4"]
+    assert desk.api.clock >= 0.6
+    backend.close()
+
+
+# --- beside other runs ---
+
+
+@pytest.mark.parametrize(
+    ("taken", "by_cpus", "slots"),
+    [
+        ((0, 0), True, 4),
+        ((2, 16), True, 3),
+        ((2, 16), False, 3),
+        ((5, 1), True, 1),
+        ((5, 1), False, 4),
+        ((8, 40), True, 1),
+        ((99, 999), True, 1),
+    ],
+)
+def test_others_leave_less_room(taken: tuple[int, int], by_cpus: bool, slots: int) -> None:
+    machine = Machine(8, 40 * GIB)
+    shape = make_shape(machine, Resources(vcpus=2, memory_gib=8), None)
+    assert shape.slots == 4
+    assert slots_beside(shape, machine, (taken[0], taken[1] * GIB), by_cpus=by_cpus) == slots
+
+
+def test_two_runs_share_a_machine(desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    desk.play({task: [Play(seconds=20)] for task in range(2)})
+    first = desk.backend()
+    send(first)
+    assert first.wait(0.1) is None
+    other = Desk(tmp_path / "other")
+    other.api, other.client = desk.api, desk.client
+    second = other.backend()
+    (array,) = second.build_request(make_plan(9)).arrays
+    assert second.tasks_per_fold == first.tasks_per_fold
+    second.submit(array)
+    assert second.wait(0.1) is None
+    assert len(desk.api.alive()) == 3
+    assert second.wait(3) is None
+    assert len(desk.api.alive()) == 3
+    desk.api.sleep(30)
+    assert [ending.error for ending in wait(first)] == [None]
+    assert second.wait(0.1) is None
+    assert len(desk.api.alive()) == 2  # both are its own
+    assert [ending.error for ending in wait(second)] == [None]
+    (warning,) = caplog.messages
+    assert "take 14.4 GiB and 4 vCPUs" in warning and "1 of its tasks at work at once instead of 2" in warning
+    first.close()
+    second.close()
 
 
 @pytest.mark.parametrize(
@@ -574,6 +712,36 @@ def test_no_engine_is_told(submit: Submit, examples: Path, tmp_path: Path) -> No
     assert "systemctl start docker" in done.stderr
 
 
+@pytest.mark.parametrize("error", [EngineGoneError("It is gone."), AccessError("You may not.")])
+def test_where_no_engine_answers_nothing_is_known_to_be_alive(
+    desk: Desk, caplog: pytest.LogCaptureFixture, error: FoldfleetError
+) -> None:
+    def refuse() -> DockerEngine:
+        raise error
+
+    presence._warn.cache_clear()
+    for _ in range(3):
+        assert not is_working(desk.presence, refuse)
+    (warning,) = caplog.messages
+    assert error.message in warning
+    assert "cannot be read here" in read_log(desk.presence, "name", 5, refuse)[0]
+
+
+def test_an_engine_out_of_reach_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def reach(**_options: object) -> None:
+        tries.append(1)
+        raise DockerException("Connection refused")
+
+    monkeypatch.setattr(docker, "from_env", reach)
+    monkeypatch.setattr(engine, "_try_connect", functools.cache(engine._try_connect.__wrapped__))
+    for _ in range(3):
+        with pytest.raises(EngineGoneError):
+            engine.connect()
+    assert len(tries) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "remedy"),
     [
@@ -678,6 +846,45 @@ def test_who_lives_is_left_alone(desk: Desk) -> None:
     assert len(desk.api.alive()) == 2
     first.stop()
     first.close()
+
+
+def test_who_lost_his_lock_file_is_left_alone(desk: Desk) -> None:
+    desk.play({0: [Play(seconds=1000)], 1: [Play(seconds=1)]})
+    first = desk.backend()
+    send(first, 3)
+    assert first.wait(0.1) is None
+    shutil.rmtree(desk.settings.cache)
+    desk.api.sleep(2)
+    second = desk.backend()
+    second.warm()
+    second.close()
+    assert not desk.calls("SIGTERM")
+    assert desk.made("remove") == ["t1-1"]  # it has ended
+    assert first.wait(0.1) is None
+    assert len(desk.api.alive()) == 2
+    for container in desk.api.containers_by_name.values():
+        container.created -= 2 * 86400
+    second = desk.backend()
+    second.warm()
+    second.close()
+    assert not desk.api.alive()
+
+
+def test_a_lock_stays_until_its_last_container_is_buried(desk: Desk) -> None:
+    desk.play({0: [Play(seconds=1000, deaf=True)], 1: [Play(130, seconds=1)]})
+    first = killed(desk)
+    desk.api.sleep(2)
+    second = desk.backend()
+    second.warm()
+    assert [name for name in desk.api.alive() if name.endswith("t0-1")]
+    assert first._owner._lock.path.exists()
+    second.close()
+    desk.api.kill(desk.api.alive()[0], "SIGKILL")
+    third = desk.backend()
+    third.warm()
+    third.close()
+    assert not desk.api.containers_by_name
+    assert not first._owner._lock.path.exists()
 
 
 def test_another_desks_containers_are_left_alone(desk: Desk, tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import requests
+from docker.types import HostConfig
 
 from jobspec.engine import EngineParts, Numerics, current_engine, describe_engine
 from jobspec.errors import LimitError, NotFoundError, SpecError, TryLaterError, UsageError
@@ -13,6 +18,7 @@ from jobspec.settings import load_settings
 from submitter.images import context
 from submitter.images.build import TARGETS, ImageOptions, _follow
 from submitter.images.context import assemble
+from submitter.images.parts import describe_image
 from tests.conftest import REPOSITORY, Submit
 
 IDENTITY = {"candidates": [{"definition": {"$estimator": "mine.Model", "params": {}}}]}
@@ -132,6 +138,64 @@ def test_pips_words_are_found_in_whatever_pieces_and_colours_they_come() -> None
     events = [*({"stream": piece} for piece in pieces), {"error": "returned a non-zero code: 1"}]
     with pytest.raises(UsageError, match=r"pip says: ERROR: Cannot install a The conflict is caused by: you Change"):
         _follow(events, ImageOptions(tag="x", requirements=Path("mine.txt")), lambda _line: None)
+
+
+class Asked:
+    """The low-level client, for one container."""
+
+    def __init__(self, lock_folder: Path, wait: Exception | None = None) -> None:
+        self.folder = lock_folder
+        self.error = wait
+        self.made: dict[str, Any] = {}
+        self.removed: list[str] = []
+
+    def create_host_config(self, **keywords: Any) -> HostConfig:
+        return HostConfig(version="1.41", **keywords)
+
+    def create_container(self, *_arguments: object, **config: Any) -> dict[str, str]:
+        self.made = config
+        (lock,) = (self.folder / "locks").iterdir()
+        assert config["labels"]["foldfleet.owner-lock"] == str(lock)
+        with pytest.raises(BlockingIOError), lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return {"Id": "c1"}
+
+    def start(self, container: str) -> None:
+        pass
+
+    def inspect_container(self, container: str) -> None:
+        pass
+
+    def wait(self, container: str, timeout: float) -> dict[str, int]:
+        if self.error is not None:
+            raise self.error
+        return {"StatusCode": 0}
+
+    def logs(self, container: str, *, stdout: bool, stderr: bool, tail: int = 0) -> bytes:
+        return b'{"python": "3"}' if stdout else b""
+
+    def remove_container(self, container: str, *, force: bool, v: bool) -> None:
+        self.removed.append(container)
+
+
+def test_an_image_is_asked_in_a_container_that_has_an_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    api = Asked(tmp_path)
+    assert describe_image(cast("Any", SimpleNamespace(api=api)), "sha256:1", tmp_path) == {"python": "3"}
+    assert api.made["labels"]["foldfleet.kind"] == "step"
+    assert api.made["name"].startswith("foldfleet-describe-")
+    assert not api.made.get("environment")
+    host = api.made["host_config"]
+    assert (host["NetworkMode"], host["PidsLimit"], host["Memory"]) == ("none", 256, 1 << 30)
+    assert api.removed == ["c1"]
+    assert not list((tmp_path / "locks").iterdir())
+
+
+def test_an_image_that_says_nothing_is_told(tmp_path: Path) -> None:
+    api = Asked(tmp_path, requests.ReadTimeout("timed out"))
+    with pytest.raises(TryLaterError, match="image mine:1 has not said within 120 s"):
+        describe_image(cast("Any", SimpleNamespace(api=api)), "sha256:1", tmp_path, name="mine:1")
+    assert api.removed == ["c1"]
 
 
 def test_without_an_engine_an_image_is_built_later(submit: Submit, tmp_path: Path) -> None:

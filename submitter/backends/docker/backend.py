@@ -7,9 +7,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ from submitter.backends.docker.engine import (
     connect,
 )
 from submitter.backends.docker.launch import ATTEMPT, STOP_SECONDS, Launch, container_name, make_launch
-from submitter.backends.docker.shape import GIB, Shape, make_shape
+from submitter.backends.docker.shape import GIB, Shape, make_shape, slots_beside
 from submitter.backends.local import FLUSH_SECONDS, StepCrashedError, read_refusal
 
 if TYPE_CHECKING:
@@ -66,9 +66,10 @@ class DockerBackend:
         self._connect = connect
         self._now = now
         self._sleep = sleep
-        self._owner = ownership.Owner(context.settings)
+        self._owner = ownership.Owner(context.settings.cache)
         self._opened = False
         self._orphans_left = False
+        self._crowded = False
         self._num_steps = 0
         self._crew: Crew | None = None
         self._arrays: list[str] = []
@@ -210,8 +211,11 @@ class DockerBackend:
 
     @cached_property
     def _shape(self) -> Shape:
-        context = self._context
-        return make_shape(self._machine, context.spec.resources, context.workers or context.settings.workers)
+        return make_shape(self._machine, self._context.spec.resources, self._cpus_asked)
+
+    @property
+    def _cpus_asked(self) -> int | None:
+        return self._context.workers or self._context.settings.workers
 
     @property
     def _store_digest(self) -> str:
@@ -256,16 +260,32 @@ class DockerBackend:
 
     def _make_crew(self, array: ArrayRequest) -> Crew:
         run_id = _argument(array, "--run")
-        labels = {**ownership.run_labels(self._context.store, run_id), ownership.ROUND: _argument(array, "--round")}
+        run = ownership.run_labels(self._context.store, run_id)
         return Crew(
             self._engine,
             Hands(self._start, self._bury),
-            labels=labels,
+            labels={**run, ownership.ROUND: _argument(array, "--round")},
             slots=self._shape.slots,
+            room=partial(self._room, run),
             limit=f"a task has {self._shape.memory_bytes / GIB:.3g} GiB",
             now=self._now,
             sleep=self._sleep,
         )
+
+    def _room(self, run: Mapping[str, str]) -> int:
+        """Return how many tasks may run at once now, beside those of other runs on the same engine."""
+        slots = self._shape.slots
+        taken = ownership.taken_by_others(self._engine, self._owner, run)
+        if taken == (0, 0):
+            return slots
+        room = slots_beside(self._shape, self._machine, taken, by_cpus=self._cpus_asked is None)
+        if room < slots and not self._crowded:
+            self._crowded = True
+            self._tell(
+                f"other runs in containers take {taken[1] / GIB:.3g} GiB and {taken[0]} vCPUs of the Docker engine's "
+                f"machine: until they end, this one has {room} of its tasks at work at once instead of {slots}."
+            )
+        return room
 
     def _start(self, attempt: Attempt) -> str:
         """Start an attempt; one of the same name that runs already is taken for it."""
@@ -292,7 +312,8 @@ class DockerBackend:
 
     def _begin(self, name: str, launch: Launch, environment: dict[str, str], labels: dict[str, str]) -> None:
         sent = replace(launch, image=self._image_id, environment=launch.environment | environment)
-        config = sent.config({**self._owner.labels(), **labels})
+        limits = ownership.limit_labels(sent.vcpus, sent.memory_bytes)
+        config = sent.config({**self._owner.labels(), **limits, **labels})
         host_config = sent.host_config(own_user_ids=self._machine.remaps_users)
         while not self._engine.create(name, self._image, config, host_config):
             if self._engine.state(name) in ALIVE:

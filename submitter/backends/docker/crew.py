@@ -54,7 +54,8 @@ class Crew:
         engine: where the containers run.
         hands: ``start(attempt) -> name``, and ``bury(name) -> log``, which removes an ended container.
         labels: what all its containers have, and no others.
-        slots: how many run at once.
+        slots: how many run at once at most.
+        room: says how many of them may run at this moment.
         limit: says how much memory a container has, for who ran out of it.
         now: the clock, in seconds.
         sleep: waits that many seconds.
@@ -67,6 +68,7 @@ class Crew:
         *,
         labels: Mapping[str, str],
         slots: int,
+        room: Callable[[], int],
         limit: str,
         now: Callable[[], float],
         sleep: Callable[[float], None],
@@ -76,6 +78,8 @@ class Crew:
         self._hands = hands
         self._labels = labels
         self._slots = slots
+        self._room = room
+        self._free = slots
         self._limit = limit
         self._now = now
         self._sleep = sleep
@@ -99,9 +103,8 @@ class Crew:
         deadline = self._now() + seconds
         while True:
             self._look()
-            while self._queue and len(self._running) < self._slots and self._silent_since is None:
-                self._begin(self._queue.popleft())
-                if self._now() >= deadline:
+            while self._queue and len(self._running) < self._free and self._silent_since is None:
+                if not self._begin(self._queue.popleft()) or self._now() >= deadline:
                     break
             if self.over:
                 return True
@@ -126,9 +129,11 @@ class Crew:
             self._hands.bury(name)
             del self._running[name]
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: Attempt) -> bool:
+        """Start an attempt; return whether the next may follow at once: a refusal needs time to pass."""
         try:
             self._running[self._hands.start(attempt)] = attempt
+            return True
         except EngineGoneError:
             self._queue.appendleft(attempt)
             self._hear_nothing()
@@ -136,11 +141,14 @@ class Crew:
             self._again(attempt, refusal.message, None)
         except Exception as error:  # noqa: BLE001 - whatever it is, what runs already must end first
             self.halt(error)
+        return False
 
     def _look(self) -> None:
         try:
             for name in self._ended():
                 self._judge(name)
+            if self._queue and len(self._running) < self._slots:
+                self._free = self._room()
             self._silent_since = None
             if self._halted is not None:
                 self._urge()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ALIVE = frozenset({"running", "paused", "restarting"})
 """States of a container that has processes; the others are created, exited, dead and removing."""
 
+ENDED = frozenset({"exited", "dead"})
+
 STOPPED = frozenset({130, 143})
 """Exit codes of a process that was asked to stop: our own, and 128 + SIGTERM where no handler was set yet."""
 
@@ -48,6 +50,13 @@ class Seen:
     name: str
     state: str
     labels: Mapping[str, str]
+    created: float = 0.0
+    """When it was made, in seconds since 1970, by the clock of the engine's machine."""
+
+    @property
+    def ended(self) -> bool:
+        """Say whether it ran and runs no more; one that was made a moment ago has yet to start."""
+        return self.state in ENDED
 
     @property
     def alive(self) -> bool:
@@ -119,12 +128,14 @@ class DockerEngine:
         with explained():
             self._api.start(name)
 
-    def seen(self, labels: Mapping[str, str]) -> list[Seen]:
-        """Return the containers with all these labels, ended ones among them."""
-        filters = {"label": [f"{key}={value}" for key, value in labels.items()]}
+    def seen(self, labels: Mapping[str, str | None]) -> list[Seen]:
+        """Return the containers with all these labels, None for any value, ended ones among them."""
+        filters = {"label": [key if value is None else f"{key}={value}" for key, value in labels.items()]}
         with explained():
             found = self._api.containers(all=True, filters=filters)
-        return [Seen(entry["Names"][0].lstrip("/"), entry["State"], entry["Labels"]) for entry in found]
+        return [
+            Seen(entry["Names"][0].lstrip("/"), entry["State"], entry["Labels"], entry["Created"]) for entry in found
+        ]
 
     def state(self, name: str) -> str | None:
         """Return a container's state, or None if there is none of that name."""
@@ -186,18 +197,29 @@ Connect = Callable[[], DockerEngine]
 """Reaches the engine, or raises what stands in the way."""
 
 
-@functools.cache
 def connect() -> DockerEngine:
-    """Reach the engine that ``DOCKER_HOST`` names, else this machine's; once for each process.
+    """Reach the engine that ``DOCKER_HOST`` names, else this machine's; tried once for each process.
 
     Raises:
         EngineGoneError: nothing answers.
         AccessError: the user may not talk to it.
     """
+    found = _try_connect()
+    if isinstance(found, FoldfleetError):
+        raise found.with_traceback(None)
+    return found
+
+
+@functools.cache
+def _try_connect() -> DockerEngine | FoldfleetError:
+    """Remember a failure too: an address behind which nobody is costs a minute at each try."""
     import docker
 
-    with explained():
-        return DockerEngine(docker.from_env(timeout=_CALL_SECONDS))
+    try:
+        with explained():
+            return DockerEngine(docker.from_env(timeout=_CALL_SECONDS))
+    except FoldfleetError as error:
+        return error
 
 
 @contextlib.contextmanager

@@ -27,7 +27,10 @@ _IMAGES_OWN = tuple(
 """What a mounted folder must not hide."""
 
 _MAX_PROCESSES = 4096
-_LOG_CONFIG = {"max-size": "100m", "max-file": "2"}
+_FEW_PARTS = 2
+"""Folders such as / and /home are everybody's."""
+
+LOG_CONFIG = {"max-size": "100m", "max-file": "2"}
 """Whatever the engine's default is, a log must be readable, and it must not fill the disk."""
 
 _FILE_VARIABLES = (
@@ -36,7 +39,12 @@ _FILE_VARIABLES = (
     "AWS_CA_BUNDLE",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "REQUESTS_CA_BUNDLE",
 )
+_LOGIN_CACHE = "AWS_LOGIN_CACHE_DIRECTORY"
+_AWS_CACHES = ("sso/cache", "login/cache", "cli/cache")
+"""Below ~/.aws: a token that is about to expire is refreshed by whoever uses it, and written down there."""
+
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -54,7 +62,7 @@ class Launch:
     """Everything that a container is made from but its name, its labels and the values of ``passed_on`` variables.
 
     ``memory_bytes`` is without swap. ``passed_on`` are variables of the caller's environment; their values are read
-    when the container is made and stand nowhere else.
+    when the container is made and stand nowhere else. ``groups`` are those of the user besides the one in ``user``.
     """
 
     image: str
@@ -66,6 +74,7 @@ class Launch:
     memory_bytes: int
     mounts: tuple[Mount, ...]
     passed_on: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Encode what a person wants to see beside command and environment."""
@@ -106,13 +115,14 @@ class Launch:
             "mem_limit": self.memory_bytes,
             "memswap_limit": self.memory_bytes,
             "pids_limit": _MAX_PROCESSES,
+            "group_add": list(self.groups),
             "read_only": True,
             "tmpfs": {HOME: "mode=1777"},
             "cap_drop": ["ALL"],
             # Under sudo files are another's; a root without capabilities could neither read nor write them.
             "cap_add": ["DAC_OVERRIDE"] if root else [],
             "security_opt": ["no-new-privileges"],
-            "log_config": LogConfig(type="json-file", config=_LOG_CONFIG),
+            "log_config": LogConfig(type="json-file", config=LOG_CONFIG),
             **({"userns_mode": "host"} if own_user_ids else {}),
         }
 
@@ -151,10 +161,10 @@ def make_launch(
     told: dict[str, str] = {}
     if remote:
         files = dict(_aws_files())
-        told = {name: str(path) for name, path in files.items()}
+        told = {name: os.path.normpath(path) for name, path in files.items()}
         passed_on = _passed_on()
-        given = [_mount(path, writable=False) for path in files.values()]
-        mounts = {mount.target: mount for mount in (*given, *_aws_folder())} | mounts
+        given = [_mount_file(path) for path in files.values()]
+        mounts = {mount.target: mount for mount in (*given, *_aws_folder(), *_login_cache())} | mounts
     return Launch(
         image=image,
         command=tuple(command),
@@ -165,6 +175,7 @@ def make_launch(
         memory_bytes=shape.memory_bytes,
         mounts=tuple(mounts.values()),
         passed_on=tuple(passed_on),
+        groups=() if rootless else tuple(sorted({*os.getgroups()} - {os.getgid()})),
     )
 
 
@@ -194,7 +205,7 @@ def _mount(path: Path, *, writable: bool) -> Mount:
 
 def _passed_on() -> list[str]:
     names = [name for name in os.environ if name.startswith("AWS_") and not name.startswith("AWS_BATCH_")]
-    return sorted([*names, *(name for name in _PROXIES if name in os.environ)])
+    return sorted([*names, *(name for name in (*_PROXIES, "REQUESTS_CA_BUNDLE") if name in os.environ)])
 
 
 def _aws_files() -> Iterator[tuple[str, Path]]:
@@ -205,8 +216,43 @@ def _aws_files() -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
+def _mount_file(path: Path) -> Mount:
+    """Mount a file's folder, where there is no more in it than belongs there, else the file alone.
+
+    Tokens are replaced by renaming new ones over them: who has the file alone keeps the old one.
+    """
+    folder = Path(os.path.normpath(path)).parent
+    inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
+    if not inside or _is_common(folder) or _is_common(Path(os.path.realpath(folder))):
+        return _mount(path, writable=False)
+    return _mount(path.parent, writable=False)
+
+
+def _is_common(folder: Path) -> bool:
+    """Say whether a folder is none for one purpose: of the whole machine, of the image, or all that a user has."""
+    if len(folder.parts) <= _FEW_PARTS or Path.home().is_relative_to(folder):
+        return True
+    return any(own.is_relative_to(folder) or (own != Path(HOME) and folder.is_relative_to(own)) for own in _IMAGES_OWN)
+
+
 def _aws_folder() -> Iterator[Mount]:
-    """Yield the user's profiles and cached logins, mounted where every AWS tool looks for them: in the home folder."""
+    """Yield the user's profiles and cached logins, mounted where every AWS tool looks for them: in the home folder.
+
+    What holds refreshed tokens is writable, else a login ends a run when its first token expires.
+    """
     folder = Path.home() / ".aws"
-    if folder.is_dir():
-        yield Mount(os.path.realpath(folder), f"{HOME}/.aws", writable=False)
+    if not folder.is_dir():
+        return
+    source = os.path.realpath(folder)
+    yield Mount(source, f"{HOME}/.aws", writable=False)
+    for name in _AWS_CACHES:
+        cache = f"{source}/{name}"
+        if Path(cache).is_dir() and os.path.realpath(cache) == cache:  # a link out of it leads nowhere inside
+            yield Mount(cache, f"{HOME}/.aws/{name}", writable=True)
+
+
+def _login_cache() -> Iterator[Mount]:
+    """Yield the folder that a person named for the tokens of `aws login`."""
+    path = Path(os.path.expandvars(os.environ.get(_LOGIN_CACHE, ""))).expanduser()
+    if path.is_absolute() and path.is_dir() and not _is_common(path):
+        yield _mount(path, writable=True)

@@ -29,7 +29,11 @@ RUN = "foldfleet.run"
 ROUND = "foldfleet.round"
 TASK = "foldfleet.task"
 
-_OWNER = "foldfleet.owner"
+OWNER = "foldfleet.owner"
+VCPUS = "foldfleet.vcpus"
+MEMORY = "foldfleet.memory"
+"""How many bytes it may take; a list of containers does not tell their limits."""
+
 _DESK = "foldfleet.desk"
 _LOCK = "foldfleet.owner-lock"
 
@@ -38,6 +42,8 @@ ASK_AGAIN_SECONDS = 2.0
 
 _LOOK_SECONDS = 0.1
 _SETTLED_SECONDS = 3600.0
+_FORGOTTEN_SECONDS = 86400.0
+"""After so long, what runs without the lock that it names is taken for an orphan."""
 
 WORK = "work"
 STEP = "step"
@@ -46,10 +52,10 @@ STEP = "step"
 class Owner:
     """This process, as its containers name it; the lock's file is there from `claim` to `release`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, cache: Path) -> None:
         self.token = uuid.uuid4().hex[:12]
-        self.desk = desk_of(settings.cache)
-        self._lock = HostLock(settings.cache / "locks" / f"docker-{self.token}.lock")
+        self.desk = desk_of(cache)
+        self._lock = HostLock(cache / "locks" / f"docker-{self.token}.lock")
         self._claimed = False
 
     def claim(self) -> None:
@@ -70,12 +76,33 @@ class Owner:
 
     def own(self) -> dict[str, str]:
         """Return the label that no container of another process has."""
-        return {_OWNER: self.token}
+        return {OWNER: self.token}
 
 
 def desk_of(cache: Path) -> str:
     """Return what the processes of one user on one machine have in common: the cache with their locks and logs."""
     return hashlib.sha256(f"{socket.gethostname()}\0{cache}".encode()).hexdigest()[:16]
+
+
+def limit_labels(vcpus: int, memory_bytes: int) -> dict[str, str]:
+    """Return the labels that tell other runs what a container may take of the machine."""
+    return {VCPUS: str(vcpus), MEMORY: str(memory_bytes)}
+
+
+def taken_by_others(engine: DockerEngine, owner: Owner, run: Mapping[str, str]) -> tuple[int, int]:
+    """Return how many vCPUs and bytes the living containers of other foldfleet processes may take.
+
+    Args:
+        engine: where they run.
+        owner: this process.
+        run: the labels of its run; tasks of that are no others', whoever started them.
+    """
+    others = [
+        seen.labels
+        for seen in engine.seen({OWNER: None})
+        if seen.alive and seen.labels[OWNER] != owner.token and not run.items() <= seen.labels.items()
+    ]
+    return sum(int(labels.get(VCPUS, 0)) for labels in others), sum(int(labels.get(MEMORY, 0)) for labels in others)
 
 
 def run_labels(store: Store, run_id: str) -> dict[str, str]:
@@ -84,11 +111,19 @@ def run_labels(store: Store, run_id: str) -> dict[str, str]:
 
 
 def is_orphan(seen: Seen, desk: str) -> bool:
-    """Say whether the process that started a container is dead; unknown, as on another machine, counts as alive."""
+    """Say whether the process that started a container is dead; unknown, as on another machine, counts as alive.
+
+    A lock's file that is gone says nothing: somebody may have removed the cache under a process that lives. Then only
+    what has ended is an orphan, and what is older than a day.
+    """
     if seen.labels.get(_DESK) != desk or _LOCK not in seen.labels:
         return False
+    path = Path(seen.labels[_LOCK])
     try:
-        return not HostLock(Path(seen.labels[_LOCK])).held_elsewhere()
+        path.stat()
+        return not HostLock(path).held_elsewhere()
+    except (FileNotFoundError, NotADirectoryError):
+        return seen.ended or time.time() - seen.created > _FORGOTTEN_SECONDS
     except OSError:
         return False
 
@@ -127,10 +162,11 @@ def _forget_locks(settings: Settings, named: set[str | None]) -> None:
 
 
 def bury(engine: DockerEngine, settings: Settings, seen: Seen) -> None:
-    """Remove a dead process's container, with its lock, and keep its log."""
+    """Remove a dead process's container and keep its log; its lock goes with its last one, which it tells of."""
     save_log(engine, settings, seen.name, keep_empty=seen.labels.get(KIND) == WORK)
     engine.remove(seen.name)
-    Path(seen.labels[_LOCK]).unlink(missing_ok=True)
+    if not engine.seen({OWNER: seen.labels[OWNER]}):
+        Path(seen.labels[_LOCK]).unlink(missing_ok=True)
 
 
 def end_gently(

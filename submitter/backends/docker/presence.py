@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Callable
 
+from jobspec.errors import AccessError
 from jobspec.stores.layout import Layout
 from submitter.backends.base import Presence
 from submitter.backends.docker import ownership
-from submitter.backends.docker.engine import Connect, DockerEngine, EngineGoneError, Seen, connect
+from submitter.backends.docker.engine import Connect, DockerEngine, EngineGoneError, EngineRefusedError, Seen, connect
 from submitter.backends.local import tail
+
+log = logging.getLogger(__name__)
+
+_NO_ANSWER = (EngineGoneError, EngineRefusedError, AccessError)
 
 
 def is_working(presence: Presence, connect: Connect = connect) -> bool:
-    """Say whether a task of the run is alive in this machine's engine; where none answers, nothing is."""
+    """Say whether a task of the run is alive in this machine's engine; where none answers, nothing is known to be."""
     try:
         engine = connect()
         return any(seen.alive for seen in engine.seen(ownership.run_labels(presence.store, presence.run_id)))
-    except EngineGoneError:
+    except _NO_ANSWER as error:
+        _warn(error.message)
         return False
 
 
@@ -56,8 +64,14 @@ def _live_log(connect: Connect, name: str, num_lines: int) -> bytes | None:
     try:
         engine: DockerEngine = connect()
         return engine.log(name, answers=False, num_lines=num_lines)
-    except EngineGoneError:
+    except _NO_ANSWER:
         return None
+
+
+@functools.cache
+def _warn(words: str) -> None:
+    """Say once, however many runs are asked about, why nobody knows whether they are worked on."""
+    log.warning("Warning: runs in containers are taken not to be running at this moment. %s", words)
 
 
 def _is_orphan(presence: Presence, seen: Seen) -> bool:

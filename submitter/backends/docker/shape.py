@@ -65,6 +65,22 @@ def make_shape(machine: Machine, resources: Resources, cpus_asked: int | None) -
     return Shape(vcpus, memory, slots, _cpu_warning(resources.vcpus, machine.cpus))
 
 
+def slots_beside(shape: Shape, machine: Machine, taken: tuple[int, int], *, by_cpus: bool) -> int:
+    """Return how many tasks run at once beside those of other runs: at least one, whatever those take.
+
+    Args:
+        shape: what a task gets; it stays, since the round is cut by it.
+        machine: the engine's machine.
+        taken: vCPUs and bytes that others may take.
+        by_cpus: others' vCPUs count; not where a person said how many CPUs this run has.
+    """
+    vcpus, memory_bytes = taken
+    slots = min(shape.slots, (machine.memory_bytes - memory_bytes) // shape.memory_bytes)
+    if by_cpus:
+        slots = min(slots, (machine.cpus - vcpus) // shape.vcpus)
+    return max(1, slots)
+
+
 def _check_memory(machine: Machine, asked: int | None) -> None:
     if asked is not None and asked < _LEAST:
         raise LimitError(
