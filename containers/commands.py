@@ -26,6 +26,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 def main(arguments: list[str]) -> int:
     """Run one step; an error becomes ``{"error": ...}`` on stdout and the exit code."""
     logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT, stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where each setting came from
     options = _parser().parse_args(arguments)
     if options.step is None:  # it answers by its own protocol
         return _host()

@@ -212,9 +212,9 @@ class FoldCache:
             lock = next(locks, None)
             if lock is None:
                 raise TryLaterError(
-                    f"{plan.what} needs {plan.needed_bytes} bytes on the disk of the cache {self.root}, {free} are "
-                    "free, and no fold that is not in use is left to be evicted. Free some space, or name a folder on "
-                    "a larger disk with FOLDFLEET_CACHE, then run the same command again."
+                    f"{plan.what} needs {plan.needed_bytes + _SPARE_BYTES} bytes on the disk of the cache {self.root}, "
+                    f"{free} are free, and no fold that is not in use is left to be evicted. Free some space, or name "
+                    "a folder on a larger disk with FOLDFLEET_CACHE, then run the same command again."
                 )
             self._evict_one(lock)
 

@@ -302,7 +302,10 @@ class Session:
 def describe_death(exit_code: int) -> str:
     """Say in words how a worker ended."""
     if exit_code == -signal.SIGKILL:
-        return "the worker was killed (SIGKILL; out of memory is the usual cause)"
+        return (
+            "the worker was killed (SIGKILL; out of memory is the usual cause: fewer workers, or more "
+            "resources.memory_gib, leave more for each)"
+        )
     if exit_code < 0:
         return f"the worker was killed by {signal.strsignal(-exit_code) or 'a signal'} (signal {-exit_code})"
     return f"the worker ended itself with exit code {exit_code}"

@@ -55,7 +55,6 @@ class LogState:
         attempt = self.attempts.setdefault(part["attempt"], Attempt(part.get("start") or {}))
         for document in part["rows"]:
             self._take(row_from_json(document))
-        self.divergent.update(part.get("divergent", ()))  # dropped by their writer, who came second
         attempt.in_flight = frozenset(part["in_flight"])
         attempt.ended = part.get("end") is not None
         self.num_parts += 1
@@ -68,17 +67,10 @@ class LogState:
             if token != own_attempt
         )
 
-    def find_divergent(self, rows: Iterable[Row]) -> list[int]:
-        """Return the candidates among ``rows`` that the log has with other scores."""
-        return [
-            row["candidate"]
-            for row in rows
-            if (first := self.rows.get(row["candidate"])) is not None and first["score_digest"] != row["score_digest"]
-        ]
-
     def _take(self, row: Row) -> None:
-        self.divergent.update(self.find_divergent([row]))
-        self.rows.setdefault(row["candidate"], row)
+        first = self.rows.setdefault(row["candidate"], row)
+        if first is not row and first["score_digest"] != row["score_digest"]:
+            self.divergent[row["candidate"]] += 1
 
 
 def encode_part(part: Mapping[str, Any]) -> bytes:
@@ -141,7 +133,7 @@ class TaskLog:
         """Add a part; rows that another attempt has finished meanwhile are dropped."""
         while True:
             fresh = [row for row in rows if row["candidate"] not in self.state.rows]
-            body = self._encode(fresh, in_flight, start, end, self.state.find_divergent(rows))
+            body = self._encode(fresh, in_flight, start, end)
             if self._store.create(self._key(), body):
                 self._advance(body)
                 return
@@ -151,12 +143,7 @@ class TaskLog:
                 return
 
     def _encode(
-        self,
-        rows: Sequence[Row],
-        in_flight: Iterable[int],
-        start: Mapping[str, Any] | None,
-        end: str | None,
-        divergent: Sequence[int],
+        self, rows: Sequence[Row], in_flight: Iterable[int], start: Mapping[str, Any] | None, end: str | None
     ) -> bytes:
         part = {
             "format_version": FORMAT_VERSION,
@@ -167,7 +154,6 @@ class TaskLog:
             "rows": [row_to_json(row) for row in rows],
             "in_flight": sorted(in_flight),
             "end": end,
-            "divergent": list(divergent),
         }
         return encode_part(part)
 

@@ -163,6 +163,8 @@ def open_store(url: str, *, hasty: bool = False) -> Store:
         UsageError: a scheme that no store serves, or a path that leads nowhere.
     """
     scheme, separator, _ = url.partition("://")
+    if not separator and url.startswith(("s3:", "S3:", "arn:")):
+        raise UsageError(f"The store {url!r} is no folder's name. Did you mean --store s3://BUCKET/PREFIX?")
     if scheme == "s3" and separator:
         from jobspec.stores.s3 import S3Store
         from jobspec.stores.s3client import HASTY

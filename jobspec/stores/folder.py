@@ -345,7 +345,7 @@ def explain_os_error(error: OSError, path: Path, needed_bytes: int) -> Foldfleet
     """Return the error to raise for a failed write at ``path``; an unknown one comes back as it is."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TryLaterError(
-            f"The disk that holds {path} is full: {needed_bytes} bytes are needed, {free_bytes(path)} are free. "
+            f"The disk that holds {path} is full: {_told(needed_bytes)}{free_bytes(path)} are free. "
             "Free some space, or name another folder with --store or FOLDFLEET_CACHE, then run the same command again."
         )
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
@@ -353,9 +353,13 @@ def explain_os_error(error: OSError, path: Path, needed_bytes: int) -> Foldfleet
             f"{path} cannot be used: {error.strerror}. Name a folder that you may write with --store "
             "(for folds and locks: FOLDFLEET_CACHE)."
         )
-    if error.errno in (errno.ENOTDIR, errno.ENOENT):
+    if error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST):
         return AccessError(f"{path} cannot be made: {error.strerror}. Name another folder with --store.")
     return error
+
+
+def _told(needed_bytes: int) -> str:
+    return f"{needed_bytes} bytes are needed, " if needed_bytes else ""
 
 
 def free_bytes(path: Path) -> int:

@@ -165,7 +165,10 @@ class S3Store:
         with self._requests.explained("ListObjectsV2", prefix):
             pages = self._requests.client().get_paginator("list_objects_v2")
             size: PaginatorConfigTypeDef = {"PageSize": self._requests.settings.page_size}
-            yield from pages.paginate(Bucket=self._address.bucket, Prefix=full, PaginationConfig=size, **options)
+            for page in pages.paginate(Bucket=self._address.bucket, Prefix=full, PaginationConfig=size, **options):
+                if "Name" not in page:  # some web server's page is not an empty bucket
+                    raise self._requests.no_s3("ListObjectsV2", prefix)
+                yield page
 
     def _no_object(self, key: str) -> NotFoundError:
         return NotFoundError(f"There is no object {key!r} in the store {self.url}.")

@@ -122,7 +122,11 @@ class S3Connection:
     @functools.cached_property
     def settings(self) -> S3Settings:
         """Return the settings with what the user set for every AWS tool."""
-        told = self.session().get_config_variable("max_attempts")
+        try:
+            told = self.session().get_config_variable("max_attempts")
+            told = None if told is None else int(told)
+        except ValueError as error:
+            raise UsageError(f"AWS_MAX_ATTEMPTS (or max_attempts of the profile) is no number: {error}.") from None
         if told is None:
             return self._wanted
         attempts = max(1, int(told))
@@ -146,7 +150,13 @@ class S3Connection:
         settings = self.settings
         with _lock:
             if self._client is None or self._client[0] != os.getpid():
-                self._client = os.getpid(), _make_client(self.session(), settings, self._bucket)
+                try:
+                    self._client = os.getpid(), _make_client(self.session(), settings, self._bucket)
+                except ValueError as error:
+                    raise UsageError(
+                        f"The AWS settings in use cannot be used: {error}. AWS_ENDPOINT_URL must be a whole URL, such "
+                        "as http://localhost:8333; check it, AWS_REGION and ~/.aws/config."
+                    ) from None
             return self._client[1]
 
     def certificates(self) -> str | None:

@@ -273,6 +273,10 @@ def _explain_no_answer(error: Exception, asked: Asked) -> FoldfleetError:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure' or 'aws sso login', then run the "
             "same command again."
         )
+    if "SSLError" in names and "WRONG_VERSION_NUMBER" in str(error):
+        return AccessError(
+            f"{asked.endpoint} does not speak TLS. If it is meant to be plain, write http:// in AWS_ENDPOINT_URL."
+        )
     if "SSLError" in names:
         return AccessError(
             f"The certificate of {asked.endpoint} is not trusted: {_flat(error)}. Set AWS_CA_BUNDLE to the file of "

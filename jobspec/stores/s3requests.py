@@ -74,6 +74,15 @@ class S3Requests:
             yield
         except (BotoCoreError, ClientError) as error:
             raise explain(error, self._asked(operation, key), self._probe) from error
+        except (RecursionError, KeyError) as error:  # redirected in circles; an answer without what S3 always tells
+            raise self.no_s3(operation, key) from error
+
+    def no_s3(self, operation: str, key: str) -> AccessError:
+        """Return the error for an endpoint whose answers are not S3's."""
+        return AccessError(
+            f"The endpoint {self._asked(operation, key).endpoint} does not answer as S3 does ({operation} of "
+            f"{self.address.url}). Check AWS_ENDPOINT_URL: its scheme (http or https), host and port."
+        )
 
     def head(self, key: str, wanted: Mapping[str, str] | None = None) -> HeadObjectOutputTypeDef | None:
         """Return what is known of an object without its content, or None if there is none.

@@ -80,5 +80,8 @@ def _explain_os_error(error: OSError) -> FoldfleetError | None:
     if not isinstance(error.filename, str | Path):
         return None
     known = explain_os_error(error, Path(error.filename), 0)
-    text = f"{error.filename} cannot be used: {error.strerror}. FOLDFLEET_CACHE names the folder of locks and logs."
+    text = (
+        f"{error.filename} cannot be used: {error.strerror}. Name a folder that you may write: --store for results, "
+        "FOLDFLEET_CACHE for folds, locks and logs."
+    )
     return known if isinstance(known, TryLaterError) else AccessError(text)

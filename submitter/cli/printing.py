@@ -103,7 +103,7 @@ def _plan_facts(document: dict[str, Any], inspection: Inspection) -> Iterator[Fa
 
 def _headline(document: dict[str, Any]) -> str:
     cells, seconds = document["cells"], document["seconds"]
-    if document["fits"] == 0 and cells["reused"] >= cells["done"]:
+    if document["fits"] == 0 and cells["reused"] >= max(cells["done"], 1):
         return f"{document['run_id']}: already finished, its {cells['done']:,} cells are reused"
     reused = f", {cells['reused']:,} cells reused" if cells["reused"] else ""
     times = f"{format_seconds(seconds['wall'])} ({format_seconds(seconds['fit'])} of fitting and scoring)"

@@ -172,7 +172,7 @@ UNCHECKED = {"get_range", "ranges"}
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize(
-    "times", [pytest.param(1, id="once"), pytest.param(2, id="twice", marks=pytest.mark.thorough), ALWAYS]
+    "times", [pytest.param(1, id="once"), pytest.param(2, id="twice", marks=pytest.mark.soak), ALWAYS]
 )
 def test_an_operation_gives_the_right_answer_or_a_clear_error(place: Place, name: str, kind: str, times: int) -> None:
     operation = OPERATIONS[name]
