@@ -21,7 +21,6 @@ EVERY_TIME = (
     "everywhere[docker-s3-groups_in_a_table]",
     "completes[docker-s3]",
     "only[local-s3]",
-    "digest[docker-folder]",
 )
 """What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs the rest."""
 
