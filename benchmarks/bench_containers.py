@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from bench_memory import CANDIDATES_PER_WORKER, NUM_COLUMNS, PASSES, SPEC, SPLIT
 from common import (
     HERE,
     MIB,
-    SAMPLE_SECONDS,
+    Scales,
     describe_machine,
     make_table,
     middle,
     new_place,
     print_table,
-    read_pss,
     run_process,
     submit_command,
 )
@@ -30,26 +28,6 @@ from submitter.images.build import ImageOptions, build_image
 TAG = "foldfleet-bench:read-only"
 COUNTS = (1, 4)
 RESOURCES = "resources: {vcpus: 1, memory_gib: 3}\n"
-
-
-class ContainerScales:
-    """Sample, in a thread, the proportional set size of all processes of work containers, each page counted once."""
-
-    def __init__(self) -> None:
-        self._peak = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> int:
-        """Stop sampling and return the peak in bytes."""
-        self._ended.set()
-        self._thread.join()
-        return self._peak
-
-    def _sample(self) -> None:
-        while not self._ended.wait(SAMPLE_SECONDS):
-            self._peak = max(self._peak, sum(map(read_pss, find_workers())))
 
 
 def find_workers() -> Iterator[int]:
@@ -69,7 +47,7 @@ def weigh(data: Path, containers: int) -> float:
         spec = place.folder / "spec.yaml"
         text = SPEC.format(path=data, splits=SPLITS, passes=PASSES, candidates=CANDIDATES_PER_WORKER * max(COUNTS))
         spec.write_text(text + RESOURCES, encoding="utf-8")
-        scales = ContainerScales()
+        scales = Scales(find_workers)
         command = submit_command("run", spec, "--on", "docker", "--workers", containers, "--json")
         run_process(command, place.environment() | {"FOLDFLEET_IMAGE": TAG})
         return scales.stop() / MIB

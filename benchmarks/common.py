@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,7 @@ def run_process(
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as talk:
         start = time.perf_counter()
         process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=output, stderr=talk)
-        scales = Scales(process.pid) if weigh else None
+        scales = Scales(Family(process.pid)) if weigh else None
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -134,14 +134,17 @@ def run_process(
 
 
 class Scales:
-    """Sample the proportional set size of a process and all its descendants in a thread.
+    """Sample the proportional set size of some processes in a thread.
 
     A page that n processes map counts 1/n in each, so that the sum counts every page once:
     https://docs.kernel.org/filesystems/proc.html (smaps_rollup).
+
+    Args:
+        find: gives the processes that are to be weighed at this moment.
     """
 
-    def __init__(self, root: int) -> None:
-        self._tree = {root}
+    def __init__(self, find: Callable[[], Iterable[int]]) -> None:
+        self._find = find
         self._peak = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
@@ -155,15 +158,22 @@ class Scales:
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self._grow_tree()
-            self._peak = max(self._peak, sum(map(read_pss, self._tree)))
+            self._peak = max(self._peak, sum(map(read_pss, self._find())))
 
-    def _grow_tree(self) -> None:
-        """Add new descendants; those whose parent has died stay in."""
+
+class Family:
+    """A process and all its descendants; those whose parent has died stay in."""
+
+    def __init__(self, root: int) -> None:
+        self._tree = {root}
+
+    def __call__(self) -> set[int]:
+        """Return who lives of them now."""
         parents = dict(_parents())
         self._tree &= parents.keys()
         while found := {pid for pid, parent in parents.items() if parent in self._tree} - self._tree:
             self._tree |= found
+        return self._tree
 
 
 def read_pss(pid: int) -> int:
