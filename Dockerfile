@@ -59,6 +59,8 @@ COPY --from=slim /opt/foldfleet /opt/foldfleet
 COPY --from=requirements /requirements /opt/foldfleet
 COPY --from=project /project /opt/foldfleet
 COPY --from=modules /modules /opt/foldfleet-user
+# Where AWS Batch mounts a folder of the host; a volume without one takes its owner from here.
+RUN install -d -o 10001 -g 10001 /var/lib/foldfleet
 ARG ALLOWED_MODULES=""
 # Any uid may run it, without a name or a home; and there is nothing to write but what is mounted.
 ENV PATH=/opt/foldfleet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

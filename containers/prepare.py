@@ -29,7 +29,7 @@ from containers.scikit.targets import (
     missing_value_warnings,
 )
 from jobspec.engine import Engine, current_engine
-from jobspec.errors import SpecError
+from jobspec.errors import NotFoundError, SpecError
 from jobspec.grammar import problems
 from jobspec.grammar.load import LoadedSpec
 from jobspec.grammar.spec import CvSpec, RandomSearch, Spec
@@ -58,18 +58,28 @@ class Checked:
     scoring: Scoring
 
 
-def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions) -> Inspection:
+def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions, engine: Engine | None = None) -> Inspection:
     """Check a spec against its data and store what its cells will read; idempotent.
 
     The second call on the same spec, file, engine and options answers from a memo. Nothing is written to the store
     before all checks that need no data have passed.
 
+    Args:
+        loaded: the spec.
+        store: where data, splits and the memo go.
+        options: what the command line adds.
+        engine: what the tasks will compute with, where that is not what computes here.
+
     Raises:
         SpecError: something in the spec cannot be run as it is written; with places in the file.
         DataError: the data cannot be read exactly, or do not fit the candidates.
         LimitError: more folds than ``options.max_folds``.
+        NotFoundError: the libraries here are not those of ``engine``.
     """
-    engine = current_engine(loaded.spec.numerics or options.numerics, loaded.spec.identity())
+    own = current_engine(loaded.spec.numerics or options.numerics, loaded.spec.identity())
+    if engine is not None:
+        _refuse_other_libraries(own, engine)
+    engine = engine or own
     known = recall(loaded, store, engine, options)
     if known is not None:
         return known
@@ -80,6 +90,23 @@ def prepare(loaded: LoadedSpec, store: Store, options: PrepareOptions) -> Inspec
     if key is not None and (path is None or is_settled(path)) and key == memo_key(loaded, engine, options):
         remember(key, store, inspection)
     return inspection
+
+
+def _refuse_other_libraries(own: Engine, planned: Engine) -> None:
+    """Refuse to draw splits, parameters and checks for tasks whose libraries could give others.
+
+    Python, the C library and the CPU may differ: they change last bits of scores, and nothing that is decided here.
+    """
+    if own.packages != planned.packages:
+        names = [name for name in planned.packages if own.packages.get(name) != planned.packages[name]]
+        here = ", ".join(f"{name} {own.packages.get(name, 'is missing')}" for name in names)
+        there = ", ".join(f"{name} {planned.packages[name]}" for name in names)
+        install = " ".join(f"{name}=={planned.packages[name]}" for name in names)
+        raise NotFoundError(
+            f"The spec is prepared with {here} here, its tasks would compute with {there}. Install the same here (`pip "
+            f"install {install}`), make an image of the versions here (`submit image build`, `submit image push`), or "
+            "name data by an s3:// URL, which are then prepared in the image."
+        )
 
 
 def check_without_data(loaded: LoadedSpec) -> Checked:

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING
 from jobspec.stores.layout import Layout
 
 if TYPE_CHECKING:
+    from jobspec.engine import Engine
     from jobspec.stores.base import Store
 
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 """Index of a task in its array, from 0; absent for a task that is an array of its own."""
+
+JOB_ID = "AWS_BATCH_JOB_ID"
+"""What AWS Batch calls a process that it started; absent elsewhere."""
+
+ATTEMPT = "AWS_BATCH_JOB_ATTEMPT"
+"""Which try at a task it is, from 1; absent where tasks are tried once."""
 
 NUM_TASKS = "FOLDFLEET_NUM_TASKS"
 """How many tasks, from the first on, one process tree serves; 1 unless a backend says otherwise."""
@@ -30,6 +37,11 @@ LOG_STREAM = "FOLDFLEET_LOG_STREAM"
 
 DEFAULT_FLUSH_SECONDS = 5.0
 
+_JOB_STREAM = "batch:"
+
+NO_ANSWER = "-"
+"""Stands for a token where none is wanted: a parameter of a job definition must have a value."""
+
 
 def containers_command(arguments: list[str]) -> list[str]:
     """Return the command line of a step on this machine; ``-P`` keeps the working folder out of imports."""
@@ -37,15 +49,31 @@ def containers_command(arguments: list[str]) -> list[str]:
 
 
 def prepare_arguments(
-    store: str, spec: Path, *, max_folds: int, allow_small_classes: bool, numerics: str
+    store: str,
+    spec: Path | str,
+    *,
+    max_folds: int,
+    allow_small_classes: bool,
+    numerics: str,
+    engine: Engine | None = None,
+    answer: str | None = None,
 ) -> list[str]:
     """Return the arguments of the step that reads data and computes splits.
 
-    ``numerics`` is the backend's default, for a spec that names none.
+    Args:
+        store: the store's URL.
+        spec: the spec's file, or the ``s3://`` URL of its text.
+        max_folds: how many folds are accepted.
+        allow_small_classes: accept classes with fewer rows than folds.
+        numerics: the backend's default, for a spec that names none.
+        engine: what the tasks will compute with; None if it is what the step itself computes with.
+        answer: the token under which the step leaves its answer in the store; None for stdout alone.
     """
     arguments = ["prepare", "--store", store, "--spec", str(spec), "--max-folds", str(max_folds)]
     arguments += ["--numerics", numerics]
-    return [*arguments, "--allow-small-classes"] if allow_small_classes else arguments
+    arguments += ["--allow-small-classes"] if allow_small_classes else []
+    arguments += [] if engine is None else ["--engine", engine.model_dump_json()]
+    return arguments + answer_arguments(answer)
 
 
 def work_arguments(store: str, run_id: str, round_index: int, first_task: int) -> list[str]:
@@ -63,14 +91,34 @@ def work_arguments(store: str, run_id: str, round_index: int, first_task: int) -
     ]
 
 
-def reduce_arguments(store: str, run_id: str) -> list[str]:
-    """Return the arguments of the step that makes the views of a run."""
-    return ["reduce", "--store", store, "--run", run_id]
+def reduce_arguments(store: str, run_id: str, *, refit: bool = False, answer: str | None = None) -> list[str]:
+    """Return the arguments of the step that makes the views of a run, and with ``refit`` its model, too."""
+    arguments = ["reduce", "--store", store, "--run", run_id, *(["--refit"] if refit else [])]
+    return arguments + answer_arguments(answer)
 
 
-def refit_arguments(store: str, run_id: str) -> list[str]:
+def refit_arguments(store: str, run_id: str, *, answer: str | None = None) -> list[str]:
     """Return the arguments of the step that fits the best candidate on all rows."""
-    return ["refit", "--store", store, "--run", run_id]
+    return ["refit", "--store", store, "--run", run_id, *answer_arguments(answer)]
+
+
+def answer_arguments(token: str | None) -> list[str]:
+    """Return what makes a step leave its answer, or its refusal, in the store under a token."""
+    return [] if token is None else ["--answer", token]
+
+
+def job_stream(job_id: str, attempt: int) -> str:
+    """Return what stands for a log stream that a task could not find out: AWS Batch knows it by these two.
+
+    A stream's own name holds no colon.
+    """
+    return f"{_JOB_STREAM}{job_id}:{attempt}"
+
+
+def parse_job_stream(stream: str) -> tuple[str, int] | None:
+    """Return job id and attempt (from 1) of what `job_stream` made, or None for the name of a log stream."""
+    job_id, _, attempt = stream.removeprefix(_JOB_STREAM).rpartition(":")
+    return (job_id, int(attempt)) if stream.startswith(_JOB_STREAM) and attempt.isdecimal() else None
 
 
 def array_lock(store: Store, cache: Path, run_id: str) -> Path:

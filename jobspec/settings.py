@@ -13,7 +13,15 @@ from jobspec.errors import UsageError
 from jobspec.names import closest
 
 DEFAULT_STORE = "./foldfleet"
-_KEYS: Mapping[str, type[Any]] = {"store": str, "cache": str, "workers": int, "image": str, "modules": dict}
+DEFAULT_STACK = "foldfleet"
+_KEYS: Mapping[str, type[Any]] = {
+    "store": str,
+    "cache": str,
+    "workers": int,
+    "image": str,
+    "stack": str,
+    "modules": dict,
+}
 _MODULE_KEYS: Mapping[str, type[Any]] = {"allowed": list, "path": list}
 
 
@@ -22,7 +30,7 @@ class Settings:
     """One resolved set of settings: environment before configuration file before default.
 
     ``module_path`` lists the folders in which allowed modules are searched before ``sys.path``. ``image`` is what
-    containers are made from, None for the default one.
+    containers are made from, None for the default one; ``stack`` names the CloudFormation stack of ``--on aws``.
     """
 
     store: str
@@ -31,6 +39,7 @@ class Settings:
     allowed_modules: tuple[str, ...]
     module_path: tuple[str, ...]
     image: str | None = None
+    stack: str = DEFAULT_STACK
 
 
 def config_path() -> Path:
@@ -61,6 +70,7 @@ def load_settings() -> Settings:
             for entry in _listed("FOLDFLEET_MODULE_PATH", os.pathsep, modules.get("path", []))
         ),
         image=os.environ.get("FOLDFLEET_IMAGE") or config.get("image"),
+        stack=os.environ.get("FOLDFLEET_STACK") or config.get("stack") or DEFAULT_STACK,
     )
 
 

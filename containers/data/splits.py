@@ -178,7 +178,8 @@ def _create(
     store.create(Layout.splits(dataset_id, split_id), _encode(dataset_id, len(dataset.y), arrays))
     made = _Origin(split_id=split_id, text=resolved.text(), seed=seed, warnings=notes)
     if lost is not None and lost.split_id != split_id:
-        store.put(key, made.model_dump_json().encode())
+        # Never without a condition: a bucket may refuse that for all keys but views.
+        store.swap(key, made.model_dump_json().encode(), store.tag(key))
         return made
     store.create(key, made.model_dump_json().encode())
     return _read_origin(store, key) or made

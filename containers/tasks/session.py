@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -54,6 +52,8 @@ class Session:
         give_up: makes the rows of cells that could not be finished: (split, family, reason) -> rows.
         stop_asked: looked at now and then, such as for a cancelled round.
         now: the clock, in seconds.
+        reclaim: says until when (by ``now``) families that are in hand may go on, since this host is about to go; None
+            while it stays. Looked at whenever the session does anything.
     """
 
     boards: Iterator[Board]
@@ -63,6 +63,8 @@ class Session:
     give_up: Callable[[int, Family, str], list[Row]]
     stop_asked: Callable[[], bool]
     now: Callable[[], float]
+    reclaim: Callable[[], float | None] = lambda: None  # the host stays
+    was_reclaimed: bool = False
     _coming: deque[Board] = field(default_factory=deque)
     _open: list[Board] = field(default_factory=list)
     _idle: list[int] = field(default_factory=list)
@@ -72,7 +74,7 @@ class Session:
     _refused_since: float | None = None
 
     def run(self, wakeup: int, signalled: Callable[[], bool]) -> bool:
-        """Work until everything is finished or a stop is asked for; return whether all is finished.
+        """Work until everything is finished, a stop is asked for or the host goes; return whether all is finished.
 
         Args:
             wakeup: a file descriptor that can be read when a signal has come.
@@ -83,10 +85,12 @@ class Session:
         """
         try:
             while self._is_left():
-                self._assign()
+                deadline = self._see_reclaim()
+                if deadline is None:
+                    self._assign()
                 self._flush()
-                if signalled() or self._stop_is_asked():
-                    self._stop()
+                if signalled() or self._stop_is_asked() or self._is_over(deadline):
+                    self._stop("reclaimed" if self.was_reclaimed else "stopped")
                     return not (self._open or self._coming)
                 for answer in self.pool.wait(self._patience(), wakeup, *self.closer.handles()):
                     self._hear(answer)
@@ -108,6 +112,17 @@ class Session:
 
     def _patience(self) -> float:
         return min(TICK_SECONDS, self.rules.flush_seconds)
+
+    def _see_reclaim(self) -> float | None:
+        deadline = self.reclaim()
+        self.was_reclaimed = deadline is not None
+        return deadline
+
+    def _is_over(self, deadline: float | None) -> bool:
+        """Say whether a host that goes gives no more time, or there is nothing left to wait for."""
+        if deadline is None:
+            return False
+        return self.now() >= deadline or not (self._hands or self.closer.busy)
 
     def _stop_is_asked(self) -> bool:
         if self.now() - self._asked < self.rules.stop_seconds:
@@ -285,10 +300,10 @@ class Session:
     def _keep(self) -> None:
         """Write down what is finished, as far as that is still possible after an error."""
         with contextlib.suppress(Exception):
-            self._stop()
+            self._stop("stopped")
 
-    def _stop(self) -> None:
-        """Keep what is finished, give up what is in flight."""
+    def _stop(self, end: str) -> None:
+        """Keep what is finished, give up what is in flight; ``end`` says why, and that it is nobody's death."""
         for answer in self.pool.drain():
             if answer.event == "rows" and answer.worker in self._hands:
                 board, family = self._hands[answer.worker]
@@ -296,7 +311,7 @@ class Session:
                 board.land(family, answer.payload)
         self.pool.close()
         for board in self._open:
-            board.flush(self.now(), end="stopped")
+            board.flush(self.now(), end=end)
 
 
 def describe_death(exit_code: int) -> str:
@@ -309,8 +324,3 @@ def describe_death(exit_code: int) -> str:
     if exit_code < 0:
         return f"the worker was killed by {signal.strsignal(-exit_code) or 'a signal'} (signal {-exit_code})"
     return f"the worker ended itself with exit code {exit_code}"
-
-
-def describe_host() -> dict[str, str | int]:
-    """Return what a start row says of the place where an attempt runs."""
-    return {"host": socket.gethostname(), "pid": os.getpid()}

@@ -9,7 +9,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,12 @@ from containers.scikit.cell import CellRunner, Origin
 from containers.scikit.scoring import make_scoring
 from containers.tasks.board import Board
 from containers.tasks.closer import Closer
+from containers.tasks.metadata import InstanceMetadata
+from containers.tasks.place import describe_place, is_on_batch
 from containers.tasks.pool import Pool
-from containers.tasks.session import TICK_SECONDS, Rules, Session, describe_host
+from containers.tasks.session import TICK_SECONDS, Rules, Session
 from containers.tasks.signals import Wakeup
+from containers.tasks.spot import SpotWatch
 from jobspec.engine import current_engine, numeric_environment
 from jobspec.errors import ExitCode, NotFoundError, TryLaterError
 from jobspec.grammar.load import parse
@@ -30,7 +33,6 @@ from jobspec.protocol import (
     ARRAY_INDEX,
     DEFAULT_FLUSH_SECONDS,
     FLUSH_SECONDS,
-    LOG_STREAM,
     NUM_TASKS,
     array_lock,
     usable_cpus,
@@ -51,17 +53,25 @@ STOP_SECONDS = 10.0
 PATIENCE_SECONDS = 600.0
 """How long a task waits for such a store to take its parts again, while its workers go on."""
 
+JITTER_SECONDS = 2.0
+"""Children of an array start together; spread over this time, their first requests are no storm on one prefix."""
 
-def work(store: Store, run_id: str, round_index: int, first_task: int) -> ExitCode:
+
+def work(
+    store: Store, run_id: str, round_index: int, first_task: int, sleep: Callable[[float], None] = time.sleep
+) -> ExitCode:
     """Work on the task(s) that the environment names; idempotent, safe to run twice at once.
 
     Returns:
-        OK when every cell has a row (a failed or lost cell is a row), INTERRUPTED when it was asked to stop.
+        OK when every cell has a row (a failed or lost cell is a row), INTERRUPTED when it was asked to stop, TRY_LATER
+        when the host was about to be taken back: what is left can be done elsewhere.
 
     Raises:
         TryLaterError: another process of this host serves the same run's arrays.
         NotFoundError: this machine's libraries are not those of the plan.
     """
+    if is_on_batch(os.environ) and ARRAY_INDEX in os.environ:
+        sleep(random.uniform(0.0, JITTER_SECONDS))  # noqa: S311 - jitter is no secret
     plan = load_round(store, run_id, round_index)
     first = first_task + int(os.environ.get(ARRAY_INDEX, "0"))
     count = int(os.environ.get(NUM_TASKS, "0"))
@@ -73,7 +83,9 @@ def work(store: Store, run_id: str, round_index: int, first_task: int) -> ExitCo
     with Wakeup(signal.SIGTERM, signal.SIGINT) as wakeup:
         session = _make_session(store, plan, first, max(count, 1))
         finished = session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
-    return ExitCode.OK if finished else ExitCode.INTERRUPTED
+    if finished:
+        return ExitCode.OK
+    return ExitCode.TRY_LATER if session.was_reclaimed else ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,10 @@ class Workplace:
 def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Session:
     spec = parse(planned_spec(store, plan), "spec.yaml").spec
     _check_engine(plan, spec.identity())
+    metadata = InstanceMetadata.find() if is_on_batch(os.environ) else None
+    start = describe_place(os.environ, metadata) | {"kernel": plan.engine.kernel, "time": time.time()}
     attempt = uuid.uuid4().hex
-    origin = Origin(attempt, str(describe_host()["host"]), plan.engine.kernel)
+    origin = Origin(attempt, str(start["host"]), plan.engine.kernel)
     space = CandidateSpace(planned_space(store, plan))
     manifest = load_manifest(store, plan.dataset_id)
     runner = CellRunner(
@@ -121,7 +135,7 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
         ]
 
     return Session(
-        boards=_boards(hasty, plan, first, count, attempt),
+        boards=_boards(hasty, plan, first, count, attempt, start),
         pool=Pool(place.serve),
         rules=Rules(
             workers=settings.workers or usable_cpus(),
@@ -134,16 +148,13 @@ def _make_session(store: Store, plan: RoundPlan, first: int, count: int) -> Sess
         give_up=give_up,
         stop_asked=lambda: hasty.exists(Layout.stop(plan.run_id, plan.round)),
         now=time.monotonic,
+        reclaim=SpotWatch(metadata).deadline,
     )
 
 
-def _boards(store: Store, plan: RoundPlan, first: int, count: int, attempt: str) -> Iterator[Board]:
-    start = {
-        **describe_host(),
-        "kernel": plan.engine.kernel,
-        "log": os.environ.get(LOG_STREAM),
-        "time": time.time(),
-    }
+def _boards(
+    store: Store, plan: RoundPlan, first: int, count: int, attempt: str, start: Mapping[str, Any]
+) -> Iterator[Board]:
     for number, task in enumerate(load_tasks(store, plan, first, count), first):
         if not store.exists(Layout.done(plan.run_id, plan.round, number)):
             yield Board(number, task, TaskLog(store, plan.run_id, plan.round, number, attempt), start)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobspec import settings
-from jobspec.errors import SpecError
+from jobspec.errors import DataError, SpecError
 from jobspec.grammar.convert import Converter
 from jobspec.grammar.document import SpecDocument, check_document
 from jobspec.grammar.problems import Problem, Problems, kind_of, shorten
@@ -23,6 +23,7 @@ from jobspec.grammar.spaces import convert_entry
 from jobspec.grammar.spec import CandidateEntry, Spec
 from jobspec.grammar.yamlfile import MAX_BYTES, Locations, read_yaml, to_plain
 from jobspec.names import closest
+from jobspec.stores.objects import is_object_url, open_object
 
 MAX_NAME = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -47,6 +48,24 @@ def load(path: Path) -> LoadedSpec:
         UsageError: the user's own configuration file is wrong.
     """
     return parse(_read(path), str(path), path=path)
+
+
+def load_object(url: str) -> LoadedSpec:
+    """Read and check the spec in an object of S3, which can name no file: nobody knows on which machine.
+
+    Raises:
+        SpecError: as `load`; or its data are a file.
+        NotFoundError: there is no such bucket.
+    """
+    loaded = parse(_read_object(url), url)
+    path = loaded.spec.data.path
+    if path is not None and not is_object_url(path):
+        raise SpecError(
+            f"{loaded.locations.of(('data', 'path'))}: `path` is {shorten(path)}, but a spec that is read from S3 can "
+            "name no file, only objects. Upload the data (`aws s3 cp FILE s3://BUCKET/FOLDER/`) and write `path: "
+            "s3://BUCKET/FOLDER/FILE`, or run the spec on the machine that has the file: `submit run SPEC`."
+        )
+    return loaded
 
 
 def parse(text: bytes, name: str, *, path: Path | None = None, allowed: Iterable[str] = ()) -> LoadedSpec:
@@ -92,6 +111,17 @@ def _read(path: Path) -> bytes:
         raise SpecError(f"{path} is a folder; name the spec file in it.") from None
     except OSError as error:
         raise SpecError(f"The spec {path} cannot be read: {error.strerror}.") from None
+
+
+def _read_object(url: str) -> bytes:
+    try:
+        store, key = open_object(url)
+    except DataError:
+        raise SpecError(f"The spec {url!r} names no object. Name one: `--spec s3://BUCKET/FOLDER/SPEC.yaml`.") from None
+    size = store.size(key)
+    if size is None:
+        raise SpecError(f"There is no spec {url}. Check the URL; keys are taken letter by letter.")
+    return store.get_range(key, 0, min(size, MAX_BYTES + 1))
 
 
 def _convert(given: dict[Any, Any], problems: Problems, allowed: tuple[str, ...]) -> Spec | None:

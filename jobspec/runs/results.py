@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def read_rows(store: Store, plan: RoundPlan) -> RoundRows:
     A folded table that was damaged counts as absent: the logs under it are whole, or say so themselves.
     """
     schema = schema_of(plan)
-    if (table := _read_table(store, Layout.all(plan.run_id, plan.round), schema)) is not None:
+    if (table := read_table(store, Layout.all(plan.run_id, plan.round), schema)) is not None:
         return RoundRows(table, ())
     known = load_known(store, plan)
     tables = [schema.empty_table() if known is None else table_from_parquet(known, schema)]
@@ -61,7 +61,7 @@ def _read_tasks(store: Store, plan: RoundPlan) -> Iterator[tuple[pa.Table, bool]
     schema = schema_of(plan)
 
     def read(task: int) -> tuple[pa.Table, bool]:
-        table = _read_table(store, Layout.done(plan.run_id, plan.round, task), schema)
+        table = read_table(store, Layout.done(plan.run_id, plan.round, task), schema)
         return (read_log_table(store, plan, task), False) if table is None else (table, True)
 
     if store.streams == 1:
@@ -71,10 +71,16 @@ def _read_tasks(store: Store, plan: RoundPlan) -> Iterator[tuple[pa.Table, bool]
         yield from pool.map(read, range(plan.num_tasks))
 
 
-def _read_table(store: Store, key: str, schema: pa.Schema) -> pa.Table | None:
+def read_table(store: Store, key: str, schema: pa.Schema) -> pa.Table | None:
+    """Return a folded table, or None if there is none; one that was damaged counts as none."""
     body = store.get_or_none(key)
+    return None if body is None else decode_table(body, key, schema)
+
+
+def decode_table(body: bytes, key: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """Return a folded table, or only some of its columns, or None if it was damaged; ``key`` is for the log."""
     try:
-        return None if body is None else table_from_parquet(body, schema)
+        return table_from_parquet(body, schema, columns)
     except DataError as error:
         log.warning("table_damaged key=%s error=%s", key, error.message)
         return None
@@ -97,7 +103,7 @@ def read_log_table(store: Store, plan: RoundPlan, task: int) -> pa.Table:
 def is_folded(store: Store, run_id: str, round_index: int, task: int) -> bool:
     """Say whether a task's log was folded into a table that can be read, so that nothing needs the log."""
     schema = schema_of(load_round(store, run_id, round_index))
-    return _read_table(store, Layout.done(run_id, round_index, task), schema) is not None
+    return read_table(store, Layout.done(run_id, round_index, task), schema) is not None
 
 
 def final_rows(store: Store, plan: RoundPlan) -> pa.Table:

@@ -138,7 +138,7 @@ def table_to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def table_from_parquet(body: bytes, schema: pa.Schema) -> pa.Table:
+def table_from_parquet(body: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the Arrow table in the bytes of a Parquet file.
 
     `ParquetFile` and not `read_table`, whose data set layer costs a millisecond more for each of 10^4 small files.
@@ -146,6 +146,7 @@ def table_from_parquet(body: bytes, schema: pa.Schema) -> pa.Table:
     Args:
         body: what `table_to_parquet` made.
         schema: the columns that it must have.
+        columns: those that are wanted, where not all are: of 10^4 small files that saves half the time.
 
     Raises:
         DataError: the bytes were damaged (every page carries a checksum), or are of another format.
@@ -155,10 +156,11 @@ def table_from_parquet(body: bytes, schema: pa.Schema) -> pa.Table:
 
     try:
         file = pq.ParquetFile(pa.BufferReader(body), pre_buffer=False, page_checksum_verification=True)
-        table = file.read(use_threads=False)
+        is_whole = file.schema_arrow.equals(schema, check_metadata=True)
+        table = file.read(columns, use_threads=False) if is_whole else None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(str(error)) from None
-    if not table.schema.equals(schema, check_metadata=True):
+    if table is None:
         raise _damaged("its columns are not those of the run")
     return table
 

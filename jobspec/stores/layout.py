@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_DONE = re.compile(r"runs/[^/]+/rounds/\d+/done/(\d+)\.parquet")
 _IN_ROUND = re.compile(r"runs/([^/]+)/rounds/(\d+)/(drafts|log)/([^/]+)/")
 
 
@@ -61,6 +62,31 @@ class Layout:
     def image(engine_id: str) -> str:
         """Return the key of the memo that says what an image holds."""
         return f"images/{engine_id}.json"
+
+    @staticmethod
+    def images() -> str:
+        """Return the prefix under which every image's memo lies."""
+        return "images/"
+
+    @staticmethod
+    def answer(token: str) -> str:
+        """Return the key of what a step answered to whoever started it elsewhere under this token."""
+        return f"answers/{token}.json"
+
+    @staticmethod
+    def answers() -> str:
+        """Return the prefix under which every answer lies."""
+        return "answers/"
+
+    @staticmethod
+    def upload(digest: str, name: str) -> str:
+        """Return the key of a file that a desk hands to a step elsewhere; ``digest`` is that of its bytes."""
+        return f"uploads/{digest}/{name}"
+
+    @staticmethod
+    def uploads() -> str:
+        """Return the prefix under which every upload lies."""
+        return "uploads/"
 
     @staticmethod
     def book(book_id: str, number: int) -> str:
@@ -138,6 +164,12 @@ class Layout:
         return f"{cls.round(run_id, round_index)}/done/"
 
     @staticmethod
+    def done_task(key: str) -> int | None:
+        """Return the number of the task whose folded log lies under a key, None for any other object."""
+        match = _DONE.fullmatch(key)
+        return None if match is None else int(match[1])
+
+    @staticmethod
     def lock(run_id: str, name: str) -> str:
         """Return the key of a lock between processes, where the store is a folder; it is no object."""
         return f".locks/{run_id}.{name}.lock"
@@ -150,7 +182,8 @@ class Layout:
     @staticmethod
     def tops() -> frozenset[str]:
         """Return what lies at the top of a store, hidden folders of a store in a folder among it."""
-        return frozenset({"datasets", "sources", "images", "books", "runs", ".tmp", ".locks"})
+        kept = {"datasets", "sources", "images", "books", "runs", "answers", "uploads"}
+        return frozenset(kept | {".tmp", ".locks"})
 
     @staticmethod
     def view(run_id: str, name: str) -> str:

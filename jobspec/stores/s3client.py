@@ -201,5 +201,7 @@ def _make_styled(session: Session, settings: S3Settings, style: str) -> S3Client
         user_agent_extra="foldfleet",
         s3=s3,
     )
-    return cast("S3Client", session.create_client("s3", config=config))
+    # The command line of AWS and its other SDKs take AWS_REGION, botocore itself AWS_DEFAULT_REGION or the profile's.
+    region = os.environ.get("AWS_REGION") or None
+    return cast("S3Client", session.create_client("s3", region_name=region, config=config))
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from jobspec.stores.folder import FolderStore
 
 Spoil = Callable[[str, int, memoryview], None]
 """Gets key, offset and the bytes that came; may change them, wait, or raise."""
+
+
+LIST_PAGE = 1000
+"""Names in one answer of S3."""
 
 
 class RemoteRanges:
@@ -53,6 +58,8 @@ class RemoteStore:
         self.spoil: Spoil | None = None
         self.known = True
         """Whether it knows checksums."""
+        self.requests: list[str] = []
+        """What this process asked for, such as ``GET key`` and ``LIST prefix``."""
 
     def fetched(self, file: str) -> list[int]:
         """Return the offsets that were read of the objects with this name, in the order of their arrival."""
@@ -71,10 +78,43 @@ class RemoteStore:
         return FolderStore(load_settings().cache).staging()
 
     def tag(self, key: str) -> str | None:
+        self.requests.append(f"HEAD {key}")
         body = self._store.get_or_none(key)
         return None if body is None else make_tag(body)
 
+    def exists(self, key: str) -> bool:
+        self.requests.append(f"HEAD {key}")
+        return self._store.exists(key)
+
+    def size(self, key: str) -> int | None:
+        self.requests.append(f"HEAD {key}")
+        return self._store.size(key)
+
+    def get_or_none(self, key: str) -> bytes | None:
+        self.requests.append(f"GET {key}")
+        return self._store.get_or_none(key)
+
+    def create(self, key: str, body: bytes) -> bool:
+        self.requests.append(f"PUT {key}")
+        return self._store.create(key, body)
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return self._paged(prefix, self._store.keys(prefix))
+
+    def folders(self, prefix: str) -> list[str]:
+        return list(self._paged(prefix, iter(self._store.folders(prefix))))
+
+    def _paged(self, prefix: str, names: Iterator[str]) -> Iterator[str]:
+        """Yield names as listings give them: so many for a request."""
+        while True:
+            page = list(islice(names, LIST_PAGE))
+            self.requests.append(f"LIST {prefix}")
+            yield from page
+            if len(page) < LIST_PAGE:
+                return
+
     def get(self, key: str) -> bytes:
+        self.requests.append(f"GET {key}")
         body = bytearray(self._store.get(key))
         self._note(key, 0, memoryview(body))
         return bytes(body)

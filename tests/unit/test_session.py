@@ -21,10 +21,11 @@ from containers.tasks.signals import Wakeup
 from jobspec.errors import DataError, FoldfleetError, TryLaterError
 from jobspec.grammar.spec import Limits
 from jobspec.runs.rows import Row, make_lost_row
-from jobspec.runs.tasklog import LogState, TaskLog
+from jobspec.runs.tasklog import LogState, TaskLog, decode_part
 from jobspec.search.planning import Task
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.folder import FolderStore
+from jobspec.stores.layout import Layout
 
 Act = Callable[[Path, int, tuple[int, ...]], None]
 
@@ -69,6 +70,9 @@ class Serve:
             os._exit(3)
         elif act == "hang":
             signal.pause()
+        elif act == "slow":
+            while not (self.folder / "1-0").exists():
+                signal.sigtimedwait([], 0.01)
         elif act == "refuse":
             raise DataError("the fold is damaged")
         elif act == "bug":
@@ -114,6 +118,8 @@ class Desk:
     workers: int = 2
     patience_seconds: float = 0.0
     stop_asked: Callable[[], bool] = lambda: False
+    reclaim: Callable[[], float | None] = lambda: None
+    was_reclaimed: bool = False
     closer: FakeCloser = field(default_factory=FakeCloser)
 
     def run(self, attempt: str = "a", **table: list[str]) -> bool:
@@ -131,8 +137,11 @@ class Desk:
                 give_up,
                 self.stop_asked,
                 time.monotonic,
+                self.reclaim,
             )
-            return session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
+            finished = session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
+            self.was_reclaimed = session.was_reclaimed
+            return finished
 
     def state(self, task: int = 0) -> LogState:
         return TaskLog(self.store, "r", 0, task, "reader").read()
@@ -241,6 +250,62 @@ def test_a_stop_keeps_finished_cells_and_says_that_it_was_gentle(desk: Desk) -> 
     assert state.rows.keys() == {0, 1} and state.deaths(2) == 0
     desk.stop_asked = lambda: False
     assert desk.run(attempt="b") and desk.state(0).rows.keys() == set(range(6))
+
+
+def test_a_host_that_goes_gets_no_more_families_and_those_in_hand_are_kept(desk: Desk) -> None:
+    desk.workers = 2
+    desk.tasks = [Task(0, ((0, 6),))]
+    desk.reclaim = lambda: time.monotonic() + 60 if desk.tries(1) else None
+    assert not desk.run(c0=["slow"]) and desk.was_reclaimed
+    state = desk.state(0)
+    assert state.rows.keys() >= {0, 1} and len(state.rows) < 6 and desk.tries(5) == 0
+    assert ends(desk) == {"a": "reclaimed"}
+    desk.reclaim = lambda: None
+    assert desk.run(attempt="b") and desk.state(0).rows.keys() == set(range(6))
+
+
+def test_a_host_that_goes_waits_for_nobody_beyond_its_time(desk: Desk) -> None:
+    desk.workers = 2
+    desk.reclaim = lambda: time.monotonic() - 1 if desk.tries(2) and desk.tries(1) else None
+    assert not desk.run(c2=["hang"]) and desk.was_reclaimed
+    state = desk.state(0)
+    assert 2 not in state.rows and state.deaths(2) == 0, "it is no death"
+    for attempt in "bcd":  # however often hosts go, nobody is blamed
+        assert not desk.run(attempt, c2=["hang"] * 9)
+    desk.reclaim = lambda: None
+    assert desk.run("e") and desk.state(0).rows[2]["state"] == "ok"
+
+
+def test_a_signal_after_the_notice_still_says_that_the_host_goes(desk: Desk) -> None:
+    desk.workers = 1
+    sent: list[bool] = []
+
+    def reclaim() -> float | None:
+        if desk.tries(2) and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return time.monotonic() + 60 if sent else None
+
+    desk.reclaim = reclaim
+    assert not desk.run(c2=["hang"]) and desk.was_reclaimed and ends(desk) == {"a": "reclaimed"}
+
+
+def test_a_notice_after_the_last_cell_changes_nothing(desk: Desk) -> None:
+    desk.workers = 1
+    desk.tasks = [Task(0, ((0, 2),))]
+    desk.reclaim = lambda: time.monotonic() + 60 if desk.tries(1) else None
+    assert desk.run()
+    assert desk.closer.closed == [0]
+
+
+def ends(desk: Desk, task: int = 0) -> dict[str, str]:
+    """Return how each attempt ended that ended gently."""
+    found = {}
+    for key in desk.store.keys(Layout.logs("r", 0)):
+        part = decode_part(desk.store.get(key), key)
+        if part["end"] is not None and f"/{task:06d}/" in key:
+            found[part["attempt"]] = part["end"]
+    return found
 
 
 def test_cells_in_flight_at_deaths_of_the_whole_attempt_run_alone_then_are_lost(desk: Desk) -> None:
