@@ -23,6 +23,8 @@ class Kind(StrEnum):
     LOG = "logs of tasks whose folded results are there"
     DATASET = "datasets of no run"
     UPLOAD = "uploads that were never completed"
+    ANSWER = "answers of steps that ran elsewhere"
+    HANDOVER = "specs that were handed to steps elsewhere"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ def find_waste(store: Store, before: float) -> list[Waste]:
         *_find_in_rounds(store, newest),
         *([] if unreadable else _find_datasets(store, {plan.dataset_id for plan in newest.values()})),
         *(Waste(Kind.UPLOAD, upload.key, (upload,)) for upload in store.unfinished(before)),
+        # Read once, by who waits for them: their age alone tells.
+        *(Waste(Kind.ANSWER, entry.key, (entry,)) for entry in store.entries(Layout.answers())),
+        *(Waste(Kind.HANDOVER, entry.key, (entry,)) for entry in store.entries(Layout.uploads())),
     ]
     return [waste for waste in found if waste.entries and all(entry.written < before for entry in waste.entries)]
 

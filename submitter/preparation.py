@@ -26,6 +26,10 @@ class Desk:
     store: Store
 
 
+class NotSeenHereError(Exception):
+    """Only the cloud can read the data, nothing may be started there, and no earlier prepare is remembered."""
+
+
 @dataclass(frozen=True)
 class Preparation:
     """A spec that was checked against its data, and the backend that did or would do it."""
@@ -37,18 +41,29 @@ class Preparation:
 
 
 def prepare(
-    desk: Desk, path: Path, options: PrepareOptions, *, on: str, workers: int | None, say: Say = say_nothing
+    desk: Desk,
+    path: Path,
+    options: PrepareOptions,
+    *,
+    on: str,
+    workers: int | None,
+    say: Say = say_nothing,
+    elsewhere: bool = True,
 ) -> Preparation:
     """Check everything that can be checked without running a cell.
 
     The caller closes the backend. Costs no process where the same spec and data were prepared before.
+
+    Raises:
+        NotSeenHereError: this machine cannot prepare, and ``elsewhere`` does not allow to start anything there.
     """
     check_backend(on)
     loaded = load(path)
     spec = loaded.spec
     backend = open_backend(desk, spec, on=on, workers=workers, label=spec.name)
     try:
-        inspection = _inspect(desk, loaded, options, backend, say)
+        told = options.model_copy(update={"numerics": backend.default_numerics})
+        inspection = _inspect(desk, loaded, told, backend, say, elsewhere=elsewhere)
     except KeyboardInterrupt:
         backend.stop()
         backend.close()
@@ -68,10 +83,14 @@ def open_backend(
     return make_backend(on, BackendContext(desk.settings, desk.store, spec, workers, label, image))
 
 
-def _inspect(desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend, say: Say) -> Inspection:
+def _inspect(
+    desk: Desk, loaded: LoadedSpec, options: PrepareOptions, backend: Backend, say: Say, *, elsewhere: bool
+) -> Inspection:
     known = recall(loaded, desk.store, backend.engine(loaded.spec.identity()), options)
     if known is not None:
         return known
+    if not backend.prepares_here() and not elsewhere:
+        raise NotSeenHereError
     backend.warm()
     say("Reading the data, computing the splits and checking the candidates ...")
     assert loaded.path is not None

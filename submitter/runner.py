@@ -5,9 +5,6 @@ All state lies in the store, so that every step may be repeated and any process 
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,26 +13,30 @@ from typing import Any
 from jobspec.errors import InterruptedRun, TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.protocol import reduce_arguments, refit_arguments
-from jobspec.runs.progress import ProgressReader
-from jobspec.runs.rounds import RoundPlan, commit_round, latest_round
+from jobspec.runs.answers import read_answer
+from jobspec.runs.progress import Progress, ProgressReader
+from jobspec.runs.rounds import RoundPlan, commit_round
 from jobspec.stores.base import Store
-from jobspec.stores.layout import Layout
-from submitter.backends.base import ArrayRequest, Backend, Ending
+from submitter import claims
+from submitter.backends.base import Backend, Ending
 from submitter.liveness import Liveness
 from submitter.search import Search, draft_next, keep
 from submitter.showing import DisplayFactory, NoDisplay, Say, say_nothing
 from submitter.standing import (
     cells_of_progress,
     is_cancelled,
+    is_concluded,
     is_current,
+    lacks_model,
     poll_to_end,
     read_view,
+    tells_of,
     was_sent,
 )
-from submitter.watching import POLL_SECONDS, Watcher
+from submitter.watching import CLOUD_POLL_SECONDS, POLL_SECONDS, Watcher
 
-FORMAT_VERSION = 1
-"""Of claims and handles; raise when a field changes its meaning."""
+RULE_SECONDS = 120.0
+"""How long the rule that reduces what failed is waited for, before the desk has it reduced by itself."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Outcome:
     """A run that has ended, and what this call did for it.
 
     ``summary`` is what the reduce step told; ``fits`` and ``fit_s`` are this call's, ``reused`` the cells it found
-    finished. ``no_model_because`` is set where a refit was tried and gave no model.
+    finished. ``no_model_because`` is set where a refit was tried and gave no model, ``missing_because`` where tasks
+    ended early and some cells have no row: the tables are partial.
     """
 
     plan: RoundPlan
@@ -52,6 +54,7 @@ class Outcome:
     reused: int
     fit_s: float
     no_model_because: str | None = None
+    missing_because: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Runner:
     @property
     def watcher(self) -> Watcher:
         """Return what follows the run while another process drives it."""
-        return Watcher(self.store, self.liveness, self.display, self.sleep)
+        return Watcher(self.store, self.liveness, self.display, self.sleep, say=self.say)
 
     def run(self, search: Search) -> Outcome:
         """Bring a run to its end: compute what is missing, or watch who does, and return the answer.
@@ -103,10 +106,36 @@ class Runner:
             self._refuse_fresh(search)
             return None
         try:
-            newest = latest_round(self.store, search.run_id)
+            newest = self.liveness.newest()
             if self.liveness.is_worked_on() or (newest is not None and self._is_answered(search, newest)):
                 return None
             return self._plan(search, newest)
+        finally:
+            lock.release()
+
+    def send_off(self, search: Search) -> RoundPlan | None:
+        """Have a run worked on without this process; None if nothing is to be sent or another process drives it.
+
+        For a backend that survives: arrays and the reduce step behind them are all that a run needs.
+        """
+        lock = self.liveness.driver()
+        if not lock.acquire():
+            self._refuse_fresh(search)
+            return None
+        try:
+            newest = self.liveness.newest()
+            if newest is not None and self.liveness.survives and self._is_under_way(search, newest):
+                self._refuse_fresh(search)
+                self._send_all(newest)
+                return newest
+            if newest is not None and (self.liveness.is_worked_on() or self._is_answered(search, newest)):
+                return None
+            self.backend.warm()
+            plan = self._plan(search, newest)
+            if plan.num_tasks == 0:
+                return None
+            self._send_all(plan)
+            return plan
         finally:
             lock.release()
 
@@ -119,14 +148,52 @@ class Runner:
 
     def _drive(self, search: Search, lock: HostLock, *, watched: bool) -> Outcome:
         try:
-            self._wait_for_orphan(search)
+            newest = self.liveness.newest()
+            if newest is not None and self.liveness.survives:
+                outcome = self._adopt(search, newest, watched=watched)
+                if outcome is not None:
+                    return outcome
+            else:
+                self._wait_for_orphan(search)
             return self._advance(search, watched=watched)
         except KeyboardInterrupt:
-            self.say("Stopping: what is finished is being written down. Ctrl-C again does not wait for that.")
-            self.backend.stop()
-            raise InterruptedRun(_resumable(search.run_id, "interrupted")) from None
+            raise self._interrupted(search) from None
         finally:
             lock.release()
+
+    def _interrupted(self, search: Search) -> InterruptedRun:
+        """Stop what ends with this process; what was sent to a backend that survives is left alone."""
+        if not self.backend.survives:
+            self.say("Stopping: what is finished is being written down. Ctrl-C again does not wait for that.")
+        self.backend.stop()
+        self.liveness.look_anew()
+        if self.liveness.survives and self.liveness.is_worked_on():
+            return InterruptedRun(
+                f"Stopped following; {search.run_id} goes on without this terminal, reduce and refit among it. `submit "
+                f"watch {search.run_id}` follows it from anywhere, `submit cancel {search.run_id}` ends it."
+            )
+        return InterruptedRun(_resumable(search.run_id, "interrupted"))
+
+    def _adopt(self, search: Search, newest: RoundPlan, *, watched: bool) -> Outcome | None:
+        """Follow a round that goes on by itself to its end and return its answer; None if there is more to do."""
+        if self._is_under_way(search, newest):
+            self._refuse_fresh(search)
+            self.say(f"{search.run_id} goes on by itself; following it. Ctrl-C ends the following alone.")
+            if newest.backend == self.backend.name:
+                self._send_all(newest)
+            progress = self.watcher.follow_sent(search, newest)
+            if not is_cancelled(self.store, newest):
+                return self._conclude_sent(search, newest, progress, Work(), adopted=True)
+        elif watched and not is_cancelled(self.store, newest) and was_sent(self.store, newest):
+            progress = poll_to_end(ProgressReader(self.store, newest, search.spec.refit_scorer()))
+            return self._conclude_sent(search, newest, progress, Work(), adopted=True)
+        return None
+
+    def _is_under_way(self, search: Search, newest: RoundPlan) -> bool:
+        """Say whether a round that was sent goes on; nobody is asked where the views say that it is over."""
+        if is_concluded(self.store, newest, search.spec.refit_scorer()):
+            return False
+        return self.liveness.is_worked_on()
 
     def _wait_for_orphan(self, search: Search) -> None:
         """End what a driver that was killed has left working, and wait for it."""
@@ -137,14 +204,21 @@ class Runner:
             self.sleep(POLL_SECONDS)
 
     def _advance(self, search: Search, *, watched: bool) -> Outcome:
-        newest = latest_round(self.store, search.run_id)
+        newest = self.liveness.newest()
         if newest is not None and self._is_answered(search, newest, accept_lost=watched):
             return self._conclude(search, newest, Work(), reused=True)
         if newest is not None and watched and is_cancelled(self.store, newest):
             raise InterruptedRun(_resumable(search.run_id, "cancelled"))
         self.backend.warm()
         plan = self._plan(search, newest)
-        return self._conclude(search, plan, self._compute(search, plan))
+        if not self.backend.survives or plan.num_tasks == 0:
+            return self._conclude(search, plan, self._compute(search, plan))
+        self._send_all(plan)
+        self.say(f"Sent {plan.num_tasks:,} of its tasks; {plan.run_id} goes on without this terminal from here on.")
+        progress = self.watcher.follow_sent(search, plan)
+        missing = progress.total - progress.done
+        work = Work(max(plan.num_fits - progress.lost - missing, 0), progress.fit_s)
+        return self._conclude_sent(search, plan, progress, work)
 
     def _is_answered(self, search: Search, newest: RoundPlan, *, accept_lost: bool = False) -> bool:
         """Say whether the newest round has a final row for every cell, so that nothing is left to compute.
@@ -179,7 +253,7 @@ class Runner:
         if plan.num_tasks == 0:
             return Work()
         for array in self.backend.build_request(plan).arrays:
-            self._send(plan, array)
+            claims.send(self.store, plan, array, self.backend)
         endings: list[Ending] = []
 
         def ended(seconds: float) -> bool:
@@ -196,36 +270,89 @@ class Runner:
                 raise ending.error
         return Work(plan.num_fits - progress.lost, progress.fit_s)
 
-    def _send(self, plan: RoundPlan, array: ArrayRequest) -> None:
-        """Claim, send, record: a claim without a handle says that it is not known whether anything was sent."""
-        number = 0
-        while not self.store.create(Layout.claim(plan.run_id, plan.round, array.array_index, number), _claim()):
-            number += 1
-        handle = {"format_version": FORMAT_VERSION, "name": array.name, **self.backend.submit(array)}
-        key = Layout.handle(plan.run_id, plan.round, array.array_index, number)
-        self.store.create(key, json.dumps(handle).encode())
+    def _send_all(self, plan: RoundPlan) -> None:
+        """Send the arrays of a round and the reduce step behind them, each unless it was sent already."""
+        request = self.backend.build_request(plan)
+        handles = [
+            claims.send_once(self.store, plan, array, self.backend, sleep=self.sleep) for array in request.arrays
+        ]
+        if request.after is not None:
+            after = self.backend.bind(request.after, handles)
+            claims.send_once(self.store, plan, after, self.backend, sleep=self.sleep)
+        self.liveness.look_anew()
 
-    def _conclude(self, search: Search, plan: RoundPlan, work: Work, *, reused: bool = False) -> Outcome:
-        """Make the views unless they are there, refit unless the model is there."""
+    def _conclude_sent(
+        self, search: Search, plan: RoundPlan, progress: Progress, work: Work, *, adopted: bool = False
+    ) -> Outcome:
+        """Return the answer of a round that has ended by itself, and do what it left undone.
+
+        Raises:
+            FoldfleetError: what a task refused with.
+        """
+        if is_cancelled(self.store, plan):
+            raise InterruptedRun(_resumable(plan.run_id, "cancelled"))
+        cells, why = cells_of_progress(progress), None
+        if not cells.over:
+            trouble = self.liveness.trouble()
+            if trouble is not None and trouble.error is not None:
+                raise trouble.error
+            why = "AWS Batch knows nothing of it any more" if trouble is None else trouble.text
+            self.await_view(plan, cells.done)
+        return self._conclude(search, plan, work, reused=adopted, missing=why)
+
+    def await_view(self, plan: RoundPlan, num_done: int) -> bool:
+        """Wait a while for whoever reduces what failed; return whether the views now tell of it."""
+        waited = 0.0
+        while not tells_of(read_view(self.store, plan.run_id), plan, num_done):
+            if waited >= RULE_SECONDS:
+                return False
+            self.sleep(CLOUD_POLL_SECONDS)
+            waited += CLOUD_POLL_SECONDS
+        return True
+
+    def _conclude(
+        self, search: Search, plan: RoundPlan, work: Work, *, reused: bool = False, missing: str | None = None
+    ) -> Outcome:
+        """Make the views unless they are there, refit unless the model is there.
+
+        Args:
+            search: the run.
+            plan: its newest round.
+            work: what this call computed.
+            reused: the cells were found finished.
+            missing: why some have no row, so that partial views will do.
+        """
         view = read_view(self.store, plan.run_id)
-        summary = view if view is not None and is_current(view, plan) else self._step(reduce_arguments, plan)
+        ready = view is not None and (is_current(view, plan) or (missing is not None and tells_of(view, plan, 0)))
+        summary = view if view is not None and ready else self._step(reduce_arguments, plan)
         why = None
         if self._lacks_model(search, plan, summary):
-            why = self._step(refit_arguments, plan)["reason"]
+            why = self._why_no_model(plan, summary)
         found = int(summary["cells"]["done"]) if reused else plan.num_known
-        return Outcome(plan, summary, work.fits, found, work.fit_s, why)
+        return Outcome(plan, summary, work.fits, found, work.fit_s, why, missing)
+
+    def _why_no_model(self, plan: RoundPlan, summary: dict[str, Any]) -> str | None:
+        """Return why a refit gave no model; one that nobody tried yet is tried now."""
+        told = summary.get("refit") or self._told_by_reduce(plan)
+        reason: str | None = (told or self._step(refit_arguments, plan))["reason"]
+        return reason
+
+    def _told_by_reduce(self, plan: RoundPlan) -> dict[str, Any] | None:
+        """Return what the refit told that was sent behind a round, if one was."""
+        for handle in reversed(claims.all_handles(self.store, plan, len(plan.arrays))):
+            answer = read_answer(self.store, str(handle["answer"])) if "answer" in handle else None
+            if answer is not None and answer.answer is not None:
+                refit: dict[str, Any] | None = answer.answer.get("refit")
+                return refit if refit and refit.get("reason") else None
+        return None
 
     def _step(self, arguments: Callable[[str, str], list[str]], plan: RoundPlan) -> dict[str, Any]:
         return self.backend.step(arguments(self.store.url, plan.run_id))
 
     def _lacks_model(self, search: Search, plan: RoundPlan, summary: dict[str, Any]) -> bool:
-        wanted = search.spec.refit_scorer() is not None and summary["complete"] and summary["best"] is not None
-        return bool(wanted) and "model" not in (read_view(self.store, plan.run_id) or {})
-
-
-def _claim() -> bytes:
-    claim = {"format_version": FORMAT_VERSION, "host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}
-    return json.dumps(claim).encode()
+        told = {name: summary[name] for name in ("complete", "best")}
+        view = read_view(self.store, plan.run_id) or {}
+        return lacks_model(told | {name: view[name] for name in ("model",) if name in view}, search.spec.refit_scorer())
 
 
 def _resumable(run_id: str, what: str) -> str:

@@ -162,7 +162,7 @@ def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend
     tasks = plan_tasks(
         search.num_candidates,
         search.num_splits,
-        backend.tasks_per_fold,
+        backend.tasks_per_fold(search.num_splits),
         duplicates=search.space.duplicates(),
         known=results.known_candidates(known),
     )

@@ -69,6 +69,19 @@ def is_current(view: dict[str, Any] | None, plan: RoundPlan) -> bool:
     return view is not None and view["round"] == plan.round and view["cells"]["missing"] == 0
 
 
+def is_concluded(store: Store, plan: RoundPlan, refit_scorer: str | None) -> bool:
+    """Say whether the views say everything of this round and no model is missing: nothing is left to do."""
+    view = read_view(store, plan.run_id)
+    if view is None or not is_current(view, plan):
+        return False
+    return not lacks_model(view, refit_scorer)
+
+
+def lacks_model(view: dict[str, Any], refit_scorer: str | None) -> bool:
+    """Say whether the best candidate is known, is to be refitted, and was not."""
+    return bool(refit_scorer is not None and view["complete"] and view["best"] is not None and "model" not in view)
+
+
 def read_standing(store: Store, plan: RoundPlan, refit_scorer: str | None, *, alive: bool) -> Standing:
     """Look at the newest round of a run."""
     view = read_view(store, plan.run_id)
@@ -82,11 +95,8 @@ def read_standing(store: Store, plan: RoundPlan, refit_scorer: str | None, *, al
 
 
 def poll_to_end(reader: ProgressReader) -> Progress:
-    """Read a round's logs until nothing new is found; one poll looks ahead a few tasks only."""
-    progress = reader.poll()
-    while (again := reader.poll()) != progress:
-        progress = again
-    return progress
+    """Read all that a round's tasks have written; one poll looks ahead a few tasks only."""
+    return reader.poll_to_end()
 
 
 def was_sent(store: Store, plan: RoundPlan) -> bool:
@@ -114,6 +124,11 @@ def _has_handle(store: Store, plan: RoundPlan, array: int) -> bool:
 def is_cancelled(store: Store, plan: RoundPlan) -> bool:
     """Say whether somebody asked the round to stop."""
     return store.exists(Layout.stop(plan.run_id, plan.round))
+
+
+def tells_of(view: dict[str, Any] | None, plan: RoundPlan, num_done: int) -> bool:
+    """Say whether the views, partial or not, hold what a round has finished."""
+    return view is not None and view["round"] == plan.round and int(view["cells"]["done"]) >= num_done
 
 
 def cells_of_progress(progress: Progress) -> Cells:

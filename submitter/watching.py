@@ -11,19 +11,21 @@ from typing import TypeVar
 
 from jobspec.errors import InterruptedRun
 from jobspec.runs.progress import Progress, ProgressReader
-from jobspec.runs.rounds import RoundPlan, latest_round
+from jobspec.runs.rounds import RoundPlan
 from jobspec.search.candidates import describe
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from submitter.liveness import Liveness
 from submitter.search import Search
-from submitter.showing import DisplayFactory, NoDisplay
+from submitter.showing import DisplayFactory, NoDisplay, Say, say_nothing
 from submitter.standing import poll_to_end
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.3
 
+CLOUD_POLL_SECONDS = 2.0
+"""Where every look is a request over the network, and nothing takes less than seconds."""
 
 IDLE_SHARE = 4
 """Reading progress takes at most a fifth of the time: a store over the network answers slowly, and by the request."""
@@ -58,6 +60,7 @@ class Watcher:
     display: DisplayFactory = NoDisplay
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
+    say: Say = say_nothing
 
     def watch(self, search: Search) -> None:
         """Follow a run that another process drives until nothing of it is alive.
@@ -68,27 +71,42 @@ class Watcher:
         run_id = search.run_id
         try:
             while self.liveness.is_alive():
-                plan = latest_round(self.store, run_id)
+                plan = self.liveness.newest()
                 if plan is None:
                     self.sleep(POLL_SECONDS)
                 else:
                     self.follow(search, plan, partial(self._is_over, plan))
         except KeyboardInterrupt:
-            text = f"Stopped watching; {run_id} goes on in its own process. `submit cancel {run_id}` ends it."
+            where = "where it is" if self.liveness.survives else "in its own process"
+            text = f"Stopped watching; {run_id} goes on {where}. `submit cancel {run_id}` ends it."
             raise InterruptedRun(text) from None
 
     def follow(self, search: Search, plan: RoundPlan, ended: Callable[[float], bool]) -> Progress:
         """Show progress until ``ended(seconds)``, which waits that long at most, says yes; return the last state."""
         reader = ProgressReader(self.store, plan, search.spec.refit_scorer())
         pace = Pace(self.now)
+        seconds = CLOUD_POLL_SECONDS if self.liveness.survives else POLL_SECONDS
         with self.display(lambda index: describe(search.space.candidate(index)), search.spec.name) as display:
-            display.update(pace.timed(reader.poll))
-            while not ended(POLL_SECONDS):
-                if pace.is_due():
-                    display.update(pace.timed(reader.poll))
+            display.update(progress := pace.timed(reader.poll))
+            while not ended(seconds):
+                for note in self.liveness.new_notes():
+                    self.say(note)
+                if pace.is_due() and progress.done < progress.total:
+                    display.update(progress := pace.timed(reader.poll))
+                    if progress.done >= progress.total:
+                        self.liveness.hurry()
             progress = poll_to_end(reader)
             display.update(progress)
         return progress
+
+    def follow_sent(self, search: Search, plan: RoundPlan) -> Progress:
+        """Show progress of a round that goes on by itself until nothing of it is alive; return the last state."""
+
+        def ended(seconds: float) -> bool:
+            self.sleep(seconds)
+            return not self.liveness.is_worked_on()
+
+        return self.follow(search, plan, ended)
 
     def _is_over(self, plan: RoundPlan, seconds: float) -> bool:
         """Say whether the run has ended or gone on to its next round."""

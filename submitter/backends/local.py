@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobspec import protocol
-from jobspec.engine import Engine, current_engine, numeric_environment
+from jobspec.engine import Engine, Numerics, current_engine, numeric_environment
 from jobspec.errors import FoldfleetError, InterruptedRun, TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.search.planning import TASKS_PER_WORKER
@@ -21,6 +21,7 @@ from submitter.backends.hostprocess import HostDiedError, HostProcess, Reply
 
 if TYPE_CHECKING:
     from jobspec.runs.rounds import RoundPlan
+    from jobspec.settings import Settings
 
 FLUSH_SECONDS = "1"
 """On a folder a part costs one fsync: a power cut then costs a second."""
@@ -36,12 +37,13 @@ class LocalBackend:
     """Start steps as children of a helper that has scikit-learn imported already."""
 
     name = LOCAL
+    survives = False
+    default_numerics: Numerics = "native"
     image = None
 
     def __init__(self, context: BackendContext, start_host: StartHost = HostProcess) -> None:
         settings, spec = context.settings, context.spec
         self.workers = context.workers or settings.workers or spec.resources.vcpus or protocol.usable_cpus()
-        self.tasks_per_fold = TASKS_PER_WORKER * self.workers
         self.log = _log_path(context.settings.cache, context.label)
         self._context = context
         self._start_host = start_host
@@ -49,6 +51,14 @@ class LocalBackend:
         self._running: deque[str] = deque()
         self._endings: list[Ending] = []
         self._named = False
+
+    def tasks_per_fold(self, num_splits: int) -> int:  # noqa: ARG002 - a task costs nothing to start
+        """Return into how many tasks a fold is cut."""
+        return TASKS_PER_WORKER * self.workers
+
+    def prepares_here(self) -> bool:
+        """Say yes: the tasks read here, too."""
+        return True
 
     def engine(self, identity: object) -> Engine:
         """Return what this machine computes with."""
@@ -99,6 +109,13 @@ class LocalBackend:
         self._running.append(array.name)
         self._named = True
         return {"backend": self.name, "pid": self._alive().pid, "log": str(self.log)}
+
+    def find(self, _array: ArrayRequest) -> None:
+        """Return None: an array ends with the process that sent it."""
+
+    def bind(self, after: ArrayRequest, _handles: Sequence[dict[str, Any]]) -> ArrayRequest:
+        """Return it as it is; nothing is sent behind arrays."""
+        return after
 
     def wait(self, seconds: float) -> list[Ending] | None:
         """Return the endings once every submitted array has ended."""
@@ -180,6 +197,24 @@ class LocalBackend:
 
 
 make_backend = LocalBackend
+
+survives = False
+
+
+def default_store(_settings: Settings) -> None:
+    """Return None: the usual folder."""
+
+
+def sighting(_presence: Presence) -> None:
+    """Return None: only the driver knows."""
+
+
+def terminate(_presence: Presence) -> None:
+    """Do nothing: tasks that are asked to stop do so within seconds."""
+
+
+def explain(_presence: Presence) -> None:
+    """Return None: only the driver knows."""
 
 
 def is_working(presence: Presence) -> bool:

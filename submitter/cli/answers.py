@@ -11,11 +11,18 @@ from jobspec.search.candidates import describe
 from jobspec.search.inspection import Inspection
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from submitter.backends.base import Sighting
 from submitter.cli.printing import print_outcome
 from submitter.cli.talk import answer
 from submitter.runner import Outcome, Runner
 from submitter.search import Search
 from submitter.standing import RunState, Standing
+
+PLANNED = (
+    *("run_id", "candidates", "folds", "cells", "fits", "reused"),
+    *("tasks", "arrays", "workers", "bytes", "fold_bytes"),
+)
+"""What `submit plan` tells."""
 
 
 def finish(runner: Runner, search: Search, started: float, *, as_json: bool) -> int:
@@ -34,21 +41,24 @@ def finish(runner: Runner, search: Search, started: float, *, as_json: bool) -> 
     else:
         print_outcome(runner.store, outcome, document)
     cells = document["cells"]
-    return ExitCode.CELLS_FAILED if cells["failed"] or cells["lost"] else ExitCode.OK
+    incomplete = cells["failed"] or cells["lost"] or document["state"] != RunState.FINISHED
+    return ExitCode.CELLS_FAILED if incomplete else ExitCode.OK
 
 
 def run_answer(store: Store, outcome: Outcome, *, wall_s: float) -> dict[str, Any]:
     """Return the answer of `submit run` and `submit resume`; ``fits`` and ``seconds`` are this call's."""
     cells = outcome.summary["cells"]
+    state = RunState.INTERRUPTED if outcome.missing_because is not None and cells.get("missing") else RunState.FINISHED
     return {
         "run_id": outcome.plan.run_id,
-        "state": RunState.FINISHED.value,
+        "state": state.value,
         "cells": {
             "total": cells["total"],
             "done": cells["done"],
             "failed": cells["failed"],
             "lost": cells["lost"],
             "reused": outcome.reused,
+            **({"missing": cells["missing"]} if cells.get("missing") else {}),
         },
         "fits": outcome.fits,
         "best": outcome.summary["best"],
@@ -57,6 +67,8 @@ def run_answer(store: Store, outcome: Outcome, *, wall_s: float) -> dict[str, An
         "first_error": outcome.summary["first_error"],
         "warnings": outcome.summary["num_warnings"],
         "no_model_because": outcome.no_model_because,
+        "missing": outcome.summary.get("missing", []),
+        "missing_because": outcome.missing_because,
     }
 
 
@@ -91,8 +103,10 @@ def plan_answer(search: Search, inspection: Inspection, plan: RoundPlan, warning
     }
 
 
-def status_answer(store: Store, standing: Standing, search: Search) -> dict[str, Any]:
-    """Return the answer of `submit status`."""
+def status_answer(
+    store: Store, standing: Standing, search: Search, sighting: Sighting | None = None
+) -> dict[str, Any]:
+    """Return the answer of `submit status`; ``sent`` is what a backend that survives says of its requests."""
     cells = standing.cells
     hosts = {(start.get("host"), start.get("pid")): start for start in standing.starts}
     return {
@@ -104,6 +118,7 @@ def status_answer(store: Store, standing: Standing, search: Search) -> dict[str,
         "best": best_answer(standing, search),
         "where": [{name: start.get(name) for name in ("host", "pid", "log")} for start in hosts.values()],
         "files": files_answer(store, standing.plan.run_id),
+        **({} if sighting is None else {"sent": sighting.to_json()}),
     }
 
 

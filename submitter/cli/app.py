@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from submitter.cli.image_app import app as image_app
+from submitter.cli.infra_app import app as infra_app
 from submitter.cli.options import (
     AllowSmallClasses,
     AsJson,
@@ -24,12 +25,14 @@ from submitter.cli.options import (
     RunName,
     ShownRun,
     SpecPath,
+    StackName,
     StoreUrl,
     Workers,
 )
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(image_app, name="image")
+app.add_typer(infra_app, name="infra")
 
 MAX_CELLS = 1_000_000
 MAX_FOLDS = 1_000
@@ -225,6 +228,22 @@ def gc(
     from submitter.cli.spec_commands import open_desk
 
     return collect_garbage(open_desk(store), older_than_h=older_than, yes=yes, as_json=as_json)
+
+
+@app.command()
+def doctor(
+    on: On = "local",
+    store: StoreUrl = None,
+    stack: StackName = None,
+    as_json: AsJson = False,
+) -> int:
+    """Look for what would keep runs from working, each with its remedy.
+
+    The exit code is 0 if nothing is wrong, else the one with which a run would end.
+    """
+    from submitter.cli.doctor_commands import examine_place
+
+    return examine_place(on, store, stack, as_json=as_json)
 
 
 @app.command()

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from submitter.cli.options import AsJson
+from submitter.cli.options import AsJson, StackName
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
 def image(context: typer.Context) -> None:
-    """Make the images that tasks run in."""
+    """Make the images that tasks run in, and bring them to a stack."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
@@ -43,3 +43,20 @@ def build(
     from submitter.images.build import ImageOptions, default_tag
 
     return make_image(ImageOptions(tag or default_tag(), base, requirements, target, platform), as_json=as_json)
+
+
+@app.command()
+def push(
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="TAG", help="[default: FOLDFLEET_IMAGE, else foldfleet:VERSION]")
+    ] = None,
+    stack: StackName = None,
+    as_json: AsJson = False,
+) -> int:
+    """Push an image to the registry of a stack, for `submit run --on aws`.
+
+    Runs that are planned from then on use it; older ones keep theirs. Typed again, it does what is left to do.
+    """
+    from submitter.cli.image_commands import send_image
+
+    return send_image(image, stack, as_json=as_json)

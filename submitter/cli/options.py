@@ -17,7 +17,10 @@ StoreUrl: TypeAlias = Annotated[
     str | None,
     typer.Option("--store", metavar="URL", help="Where results lie. [default: FOLDFLEET_STORE, else ./foldfleet]"),
 ]
-On: TypeAlias = Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local or docker.")]
+StackName: TypeAlias = Annotated[
+    str | None, typer.Option("--stack", metavar="NAME", help="The stack. [default: FOLDFLEET_STACK, else foldfleet]")
+]
+On: TypeAlias = Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local, docker or aws.")]
 Workers: TypeAlias = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Worker processes. [default: the spec's vcpus, else all CPUs]"),

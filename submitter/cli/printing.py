@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TOP = 8
 """Rows of the leaderboard after a run; `submit results --top N` shows more."""
 
+_PLACES = 10
+"""Of the hosts of a run, the last are shown; ``--json`` names all."""
+
 _NAMED = 5
 """Of what could be removed, so many of each kind are named; ``--json`` names all."""
 
@@ -125,10 +128,24 @@ def _problem_facts(document: dict[str, Any]) -> Iterator[Fact]:
         yield "failed", f"{cells['failed']:,} cells; the first: {document['first_error']}"
     if cells["lost"]:
         yield "lost", f"{cells['lost']:,} cells; `submit resume {document['run_id']}` tries them again"
+    if cells.get("missing"):
+        yield "missing", f"{cells['missing']:,} cells: {_missing_text(document['missing'])}"
+        yield "because", str(document["missing_because"] or "their tasks ended early")
+        yield "next", f"submit resume {document['run_id']}"
     if document["warnings"]:
         yield "warnings", f"{document['warnings']:,} while fitting; `warning` in cv_results has each candidate's first"
     if document["no_model_because"]:
         yield "no model", document["no_model_because"]
+
+
+def _missing_text(missing: Sequence[dict[str, Any]]) -> str:
+    """Name the candidates without a row, fold by fold, as far as a person reads that."""
+    told = []
+    for entry in missing[:_NAMED]:
+        ranges = [f"{first}" if last == first + 1 else f"{first}-{last - 1}" for first, last in entry["candidates"]]
+        more = ", ..." if len(ranges) > _NAMED else ""
+        told.append(f"fold {entry['split']}: candidates {', '.join(ranges[:_NAMED])}{more}")
+    return "; ".join(told) + (f"; and {len(missing) - _NAMED} more folds" if len(missing) > _NAMED else "")
 
 
 def _file_facts(files: dict[str, str | None]) -> Iterator[Fact]:
@@ -149,16 +166,30 @@ def print_status(document: dict[str, Any]) -> None:
     if best is not None:
         folds = count(best["folds_used"], "fold")
         facts.append(("best", f"{best['estimator']}: {best['mean_test_score']:.4f} over {folds}"))
+    facts.extend(_sent_facts(document.get("sent")))
     running = document["state"] == "running"
+    places = document["where"][-_PLACES:]
     facts.extend(
         ("on" if running else "was on", f"{place['host']}, process {place['pid']}, log {place['log']}")
-        for place in document["where"]
+        for place in places
     )
+    if len(places) < len(document["where"]):
+        facts.append(("", f"and {len(document['where']) - len(places):,} more places (--json names all)"))
     if document["files"]["cv_results"]:
         facts.append(("table", short_path(document["files"]["cv_results"])))
     if document["state"] in ("interrupted", "cancelled", "planned"):
         facts.append(("next", f"submit resume {document['run_id']}"))
     show_all(facts_table(facts))
+
+
+def _sent_facts(sent: dict[str, Any] | None) -> Iterator[Fact]:
+    """Yield how what was sent stands, and what is stuck."""
+    for request in (sent or {}).get("requests", ()):
+        counts = ", ".join(f"{number:,} {state}" for state, number in request["tasks"].items())
+        alone = sum(request["tasks"].values()) <= 1
+        yield "sent", f"{request['name']}: {request['state'] if alone else counts}"
+    for note in (sent or {}).get("notes", ()):
+        yield "note", note
 
 
 def print_runs(rows: Sequence[dict[str, Any]]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 from jobspec.errors import ExitCode, InterruptedRun, NotFoundError, TryLaterError
@@ -25,7 +27,15 @@ from submitter.preparation import Desk, open_backend
 from submitter.runner import Runner
 from submitter.runs import find_run, survey
 from submitter.search import Search, check_data, check_engine, stored_search
-from submitter.standing import RunState, Standing, poll_to_end, read_standing, read_view
+from submitter.standing import (
+    RunState,
+    Standing,
+    is_concluded,
+    poll_to_end,
+    read_standing,
+    read_view,
+    was_sent,
+)
 from submitter.watching import POLL_SECONDS, Watcher
 
 UNREADABLE = "unreadable"
@@ -34,25 +44,42 @@ UNREADABLE = "unreadable"
 CANCEL_SECONDS = 60.0
 """A worker that does not answer is killed within 10 s; what takes longer than this is another's trouble."""
 
+TERMINATE_SECONDS = 180.0
+"""AWS Batch kills a task 30 s after it asked it to end, and tells so a while later."""
+
+MAX_STREAMS = 20
+"""Logs that are fetched over the network; thousands of tasks have thousands."""
+
 
 def show_status(desk: Desk, reference: str, *, as_json: bool) -> int:
     """Print where a run stands."""
-    search, standing = _look(desk, reference)
-    document = status_answer(desk.store, standing, search)
+    search, plan = _stored(desk, reference)
+    live = _liveness(desk, search.run_id)
+    _show(desk, search, plan, live, as_json=as_json)
+    return ExitCode.OK
+
+
+def _show(desk: Desk, search: Search, plan: RoundPlan, live: Liveness, *, as_json: bool) -> Standing:
+    standing = _standing(desk, search, live)
+    over = is_concluded(desk.store, plan, search.spec.refit_scorer())
+    document = status_answer(desk.store, standing, search, None if over else live.sighting())
     if as_json:
         answer(document)
     else:
         print_status(document)
-    return ExitCode.OK
+    return standing
 
 
 def watch_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     """Follow a run until it ends; the exit code is then that of the run."""
     interrupt_on_signals()
-    search = _stored(desk, reference)
-    Watcher(desk.store, _liveness(desk, search.run_id), make_display).watch(search)
-    standing = _standing(desk, search)
-    show_status(desk, search.run_id, as_json=as_json)
+    search, plan = _stored(desk, reference)
+    live = _liveness(desk, search.run_id)
+    if not is_concluded(desk.store, plan, search.spec.refit_scorer()) or live.is_driven():
+        Watcher(desk.store, live, make_display, say=say).watch(search)
+    standing = _show(desk, search, live.newest() or plan, live, as_json=as_json)
+    if standing.state is RunState.INTERRUPTED and live.survives:
+        return ExitCode.CELLS_FAILED  # it ended by itself, and tells in its partial table what is missing
     if standing.state is not RunState.FINISHED:
         return ExitCode.INTERRUPTED
     return ExitCode.CELLS_FAILED if standing.cells.failed or standing.cells.lost else ExitCode.OK
@@ -63,8 +90,14 @@ def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> i
     plan = require_round(desk.store, find_run(desk.store, reference))
     reader = ProgressReader(desk.store, plan, None)
     poll_to_end(reader)
-    paths = dict.fromkeys(str(start["log"]) for start in reader.starts() if start.get("log"))
-    module, presence = backend_module(plan.backend), Presence(desk.settings, desk.store, plan.run_id)
+    module, presence = backend_module(plan.backend), Presence(desk.settings, desk.store, plan.run_id, plan)
+    starts = reader.all_starts(backwards=module.survives)
+    found: Iterator[str] = (str(start["log"]) for start in starts if start.get("log"))
+    if module.survives:  # each is a request, and a round may have thousands: the last ones
+        found = reversed([*islice(found, MAX_STREAMS)])
+    paths = list(dict.fromkeys(found))
+    if len(paths) == MAX_STREAMS < reader.num_started:
+        say(f"These are the logs of the last {MAX_STREAMS} tries; {reader.num_started:,} tasks have begun.")
     streams = [{"log": path, "lines": module.read_log(presence, path, num_lines)} for path in paths]
     if not streams:
         raise NotFoundError(f"No task of {plan.run_id} has started yet, so there is no log.")
@@ -79,13 +112,15 @@ def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> i
 def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     """Stop a run and leave a valid table of what is finished."""
     interrupt_on_signals()
-    search, standing = _look(desk, reference)
+    search, _ = _stored(desk, reference)
+    live = _liveness(desk, search.run_id)
+    standing = _standing(desk, search, live)
     if standing.state is not RunState.FINISHED:
-        _stop(desk, standing.plan)
-        standing = _standing(desk, search)
+        _stop(desk, standing.plan, live)
+        standing = _standing(desk, search, live)
     if standing.state is not RunState.FINISHED:
-        _reduce(desk, search, standing.plan)
-        standing = _standing(desk, search)
+        _reduce(desk, search, standing, live)
+        standing = _standing(desk, search, live)
     document = status_answer(desk.store, standing, search)
     if as_json:
         answer(document)
@@ -100,9 +135,8 @@ def resume_run(desk: Desk, reference: str, *, workers: int | None, as_json: bool
     """Compute what is missing or lost; needs neither the spec file nor the data file."""
     started = time.monotonic()
     interrupt_on_signals()
-    search = _stored(desk, reference)
+    search, plan = _stored(desk, reference)
     check_data(desk.store, search)
-    plan = require_round(desk.store, search.run_id)
     with closing(_backend_of(desk, search, plan, workers)) as backend:
         check_engine(search, backend)
         runner = Runner(desk.store, backend, _liveness(desk, search.run_id), display=make_display, say=say)
@@ -142,7 +176,8 @@ def list_runs(desk: Desk, *, as_json: bool) -> int:
 
 def _row(desk: Desk, plan: RoundPlan) -> dict[str, Any]:
     try:
-        search, standing = _look(desk, plan.run_id)
+        search = stored_search(desk.store, plan)
+        standing = _standing(desk, search, _liveness(desk, plan.run_id))
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others are listed
         return _unreadable_row(plan.run_id, error, plan.created)
     cells = standing.cells
@@ -161,19 +196,17 @@ def _unreadable_row(run_id: str, error: BaseException, committed_at: float | Non
     return {"run_id": run_id, "state": UNREADABLE, **row, "committed_at": committed_at, "reason": explain(error)[1]}
 
 
-def _stored(desk: Desk, reference: str) -> Search:
-    return stored_search(desk.store, require_round(desk.store, find_run(desk.store, reference)))
+def _stored(desk: Desk, reference: str) -> tuple[Search, RoundPlan]:
+    plan = require_round(desk.store, find_run(desk.store, reference))
+    return stored_search(desk.store, plan), plan
 
 
-def _look(desk: Desk, reference: str) -> tuple[Search, Standing]:
-    search = _stored(desk, reference)
-    return search, _standing(desk, search)
-
-
-def _standing(desk: Desk, search: Search) -> Standing:
-    plan = require_round(desk.store, search.run_id)
-    alive = _liveness(desk, search.run_id).is_alive()
-    return read_standing(desk.store, plan, search.spec.refit_scorer(), alive=alive)
+def _standing(desk: Desk, search: Search, live: Liveness) -> Standing:
+    """Look at a run; a backend that survives is not asked about one whose views say that it is over."""
+    plan = live.newest() or require_round(desk.store, search.run_id)
+    scorer = search.spec.refit_scorer()
+    over = live.survives and is_concluded(desk.store, plan, scorer)
+    return read_standing(desk.store, plan, scorer, alive=live.is_driven() if over else live.is_alive())
 
 
 def _liveness(desk: Desk, run_id: str) -> Liveness:
@@ -182,31 +215,35 @@ def _liveness(desk: Desk, run_id: str) -> Liveness:
 
 def _backend_of(desk: Desk, search: Search, plan: RoundPlan, workers: int | None) -> Backend:
     """Return the backend that a run was planned for."""
-    return open_backend(
-        desk, search.spec, on=plan.backend, workers=workers, label=search.run_id, image=plan.image
-    )
+    return open_backend(desk, search.spec, on=plan.backend, workers=workers, label=search.run_id, image=plan.image)
 
 
-def _stop(desk: Desk, plan: RoundPlan) -> None:
+def _stop(desk: Desk, plan: RoundPlan, live: Liveness) -> None:
     """Ask the tasks of a round to stop and wait until they have."""
-    live = _liveness(desk, plan.run_id)
     stop = {"format_version": 1, "time": time.time()}
     desk.store.create(Layout.stop(plan.run_id, plan.round), json.dumps(stop).encode())
-    deadline = time.monotonic() + CANCEL_SECONDS
+    live.terminate()
+    patience = TERMINATE_SECONDS if live.survives else CANCEL_SECONDS
+    deadline = time.monotonic() + patience
     while live.is_alive():
         if time.monotonic() > deadline:
             raise TryLaterError(
-                f"{plan.run_id} was asked to stop but goes on after {CANCEL_SECONDS:.0f} s; it will stop. "
+                f"{plan.run_id} was asked to stop but goes on after {patience:.0f} s; it will stop. "
                 f"`submit status {plan.run_id}` tells."
             )
         time.sleep(POLL_SECONDS)
 
 
-def _reduce(desk: Desk, search: Search, plan: RoundPlan) -> None:
+def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness) -> None:
+    plan, num_done = standing.plan, standing.cells.done
+    if live.survives and num_done == 0 and standing.view is None:
+        say("Nothing had been finished, so there is no table.")
+        return
     with closing(_backend_of(desk, search, plan, None)) as backend:
         try:
-            backend.step(reduce_arguments(desk.store.url, plan.run_id))
+            runner = Runner(desk.store, backend, live, say=say)
+            if not (live.survives and was_sent(desk.store, plan) and runner.await_view(plan, num_done)):
+                backend.step(reduce_arguments(desk.store.url, plan.run_id))
         except KeyboardInterrupt:
             backend.stop()
             raise InterruptedRun(f"{plan.run_id} is cancelled, but its table was not made.") from None
-

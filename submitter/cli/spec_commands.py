@@ -14,14 +14,15 @@ from jobspec.search.planning import MAX_CELLS, check_cells
 from jobspec.settings import DEFAULT_STORE, load_settings
 from jobspec.stores.base import open_store
 from jobspec.stores.layout import Layout
-from submitter.cli.answers import finish, plan_answer
+from submitter.backends.base import LOCAL, backend_module
+from submitter.cli.answers import PLANNED, finish, plan_answer
 from submitter.cli.display import count, make_display
 from submitter.cli.printing import print_plan
 from submitter.cli.talk import answer, say, write
 from submitter.detach import start_detached
 from submitter.interrupts import interrupt_on_signals
 from submitter.liveness import Liveness
-from submitter.preparation import Desk, Preparation, prepare
+from submitter.preparation import Desk, NotSeenHereError, Preparation, prepare
 from submitter.runner import Runner
 from submitter.search import draft_next
 from submitter.standing import RunState, read_view
@@ -49,11 +50,20 @@ class RunFlags:
     max_cells: int
 
 
-def open_desk(store: str | None) -> Desk:
-    """Return the user's settings, and the store: flag, environment, configuration file, ``./foldfleet``."""
+def open_desk(store: str | None, on: str = LOCAL) -> Desk:
+    """Return the user's settings, and the store: flag, environment, configuration file, the backend's, ``./foldfleet``.
+
+    Args:
+        store: the flag.
+        on: the backend.
+    """
     settings = load_settings()
-    opened = open_store(store or settings.store)
-    if not store and settings.store == DEFAULT_STORE:
+    named = store or (settings.store if settings.store != DEFAULT_STORE else None)
+    if named is None and on != LOCAL and (found := backend_module(on).default_store(settings)) is not None:
+        say(f"Results go to {found}. `export FOLDFLEET_STORE={found}` lets `submit status` and all others find them.")
+        named = found
+    opened = open_store(named or settings.store)
+    if named is None:
         _check_default(Path(opened.url))
     return Desk(settings, opened)
 
@@ -89,8 +99,11 @@ def validate_spec(path: Path, flags: SpecFlags) -> int:
 
 def plan_spec(path: Path, flags: SpecFlags, *, dry_run: bool) -> int:
     """Tell what a run would compute, and with ``dry_run`` what would be sent; nothing is started."""
-    desk = open_desk(flags.store)
-    prepared = _prepare(desk, path, flags)
+    desk = open_desk(flags.store, flags.on)
+    try:
+        prepared = _prepare(desk, path, flags, elsewhere=False)
+    except NotSeenHereError:
+        return _answer_unknown(path, as_json=flags.as_json)
     with closing(prepared.backend):
         draft = _draft(desk, prepared, fresh=False)
         _answer_plan(prepared, draft, as_json=flags.as_json, with_request=dry_run)
@@ -101,8 +114,11 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
     """Bring the run of a spec to its end and print the answer."""
     started = time.monotonic()
     interrupt_on_signals()
-    desk = open_desk(flags.store)
-    prepared = _prepare(desk, path, flags)
+    desk = open_desk(flags.store, flags.on)
+    try:
+        prepared = _prepare(desk, path, flags, elsewhere=not run.dry_run)
+    except NotSeenHereError:
+        return _answer_unknown(path, as_json=flags.as_json)
     with closing(prepared.backend):
         check_cells(prepared.search.num_cells, run.max_cells)
         if run.dry_run:
@@ -111,7 +127,10 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
         live = Liveness(desk.settings, desk.store, prepared.search.run_id)
         runner = Runner(desk.store, prepared.backend, live, fresh=run.fresh, display=make_display, say=say)
         _tell([*_warnings(prepared), *(_fresh_warnings(desk, prepared) if run.fresh else [])])
-        if run.detach and (runner.commit(prepared.search) is not None or live.is_alive()):
+        if run.detach and prepared.backend.survives:
+            if runner.send_off(prepared.search) is not None or live.is_alive():
+                return _answer_sent(live.run_id, as_json=flags.as_json)
+        elif run.detach and (runner.commit(prepared.search) is not None or live.is_alive()):
             return _detach(desk, prepared, live, as_json=flags.as_json)
         return finish(runner, prepared.search, started, as_json=flags.as_json)
 
@@ -123,9 +142,9 @@ def _fresh_warnings(desk: Desk, prepared: Preparation) -> list[str]:
     return ["the run is finished already; its table stays as it is until the fresh round is as complete."]
 
 
-def _prepare(desk: Desk, path: Path, flags: SpecFlags) -> Preparation:
+def _prepare(desk: Desk, path: Path, flags: SpecFlags, *, elsewhere: bool = True) -> Preparation:
     options = PrepareOptions(allow_small_classes=flags.allow_small_classes, max_folds=flags.max_folds)
-    return prepare(desk, path, options, on=flags.on, workers=flags.workers, say=say)
+    return prepare(desk, path, options, on=flags.on, workers=flags.workers, say=say, elsewhere=elsewhere)
 
 
 def _draft(desk: Desk, prepared: Preparation, *, fresh: bool) -> Draft:
@@ -144,6 +163,26 @@ def _answer_plan(prepared: Preparation, draft: Draft, *, as_json: bool, with_req
     else:
         _tell(document["warnings"])
         print_plan(document, prepared.inspection, request)
+
+
+def _answer_unknown(path: Path, *, as_json: bool) -> int:
+    """Say that nobody knows what would be computed before the data were read where they are."""
+    text = f"Not known yet: only the cloud reads these data, and nothing is started there. `submit run {path}` does it."
+    if as_json:
+        answer(dict.fromkeys(PLANNED) | {"note": text})
+    else:
+        write(text)
+    return ExitCode.OK
+
+
+def _answer_sent(run_id: str, *, as_json: bool) -> int:
+    """Print the run's id; what was sent ends reduced and refitted without this machine."""
+    if as_json:
+        answer({"run_id": run_id, "state": RunState.RUNNING.value, "log": None})
+    else:
+        say(f"Sent; it goes on without this machine. `submit watch {run_id}` follows it from anywhere.")
+        write(run_id)
+    return ExitCode.OK
 
 
 def _warnings(prepared: Preparation) -> list[str]:

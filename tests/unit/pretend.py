@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobspec.engine import Engine, current_engine
+from jobspec.engine import Engine, Numerics, current_engine
 from jobspec.errors import FoldfleetError, InterruptedRun
 from jobspec.grammar.load import parse
 from jobspec.runs.results import read_rows
@@ -83,10 +83,23 @@ class PretendBackend:
     during_work: Callable[[], None] = lambda: None
     name: str = "local"
     workers: int = 1
-    tasks_per_fold: int = 4
+    survives: bool = False
+    default_numerics: Numerics = "native"
     image: str | None = None
     calls: list[str] = field(default_factory=list)
     _sent: list[ArrayRequest] = field(default_factory=list)
+
+    def tasks_per_fold(self, num_splits: int) -> int:
+        return 4
+
+    def prepares_here(self) -> bool:
+        return True
+
+    def find(self, array: ArrayRequest) -> dict[str, Any] | None:
+        return None
+
+    def bind(self, after: ArrayRequest, handles: Sequence[dict[str, Any]]) -> ArrayRequest:
+        return after
 
     def engine(self, identity: object) -> Engine:
         return current_engine("native", identity)

@@ -138,3 +138,17 @@ def test_the_command_shows_first_and_removes_when_told(
     assert (document["bytes"], document["found"][0]["names"]) == (2000, ["d-2"])
     assert not store.exists("datasets/d-2/X.npy")
     assert "Nothing in" in call(yes=True)
+
+
+def test_answers_and_handed_over_specs_go_by_their_age(store: Store) -> None:
+    store.create(Layout.answer("t"), b"123")
+    store.create(Layout.upload("0" * 64, "spec.yaml"), b"12345")
+    assert find_waste(store, time.time() - 3600) == []
+    found = find_waste(store, LATER)
+    assert {(waste.kind, waste.name, waste.num_bytes) for waste in found} == {
+        (Kind.ANSWER, "answers/t.json", 3),
+        (Kind.HANDOVER, f"uploads/{'0' * 64}/spec.yaml", 5),
+    }
+    for waste in found:
+        remove(store, waste)
+    assert find_waste(store, LATER) == []

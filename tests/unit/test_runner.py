@@ -36,12 +36,13 @@ class Scene:
     def live(self) -> Liveness:
         return Liveness(self.settings, self.store, self.search.run_id)
 
-    def runner(self, *, fresh: bool = False) -> Runner:
-        return Runner(self.store, self.backend, self.live, fresh, self._sleep, NoDisplay)
+    def runner(self, search: Search | None = None, *, fresh: bool = False) -> Runner:
+        live = Liveness(self.settings, self.store, (search or self.search).run_id)
+        return Runner(self.store, self.backend, live, fresh, self._sleep, NoDisplay)
 
     def run(self, search: Search | None = None, *, judge: Judge | None = None, fresh: bool = False) -> Outcome:
         self.backend = PretendBackend(self.store) if judge is None else PretendBackend(self.store, judge)
-        return self.runner(fresh=fresh).run(search or self.search)
+        return self.runner(search, fresh=fresh).run(search or self.search)
 
     def state(self) -> RunState:
         plan = latest_round(self.store, self.search.run_id)

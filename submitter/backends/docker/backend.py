@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobspec import protocol
-from jobspec.engine import Engine, numeric_environment
+from jobspec.engine import Engine, Numerics, numeric_environment
 from jobspec.errors import FoldfleetError, InterruptedRun, TryLaterError
 from jobspec.stores.layout import Layout
 from submitter.backends.base import ArrayRequest, BackendContext, Ending, Request
@@ -32,7 +32,7 @@ from submitter.backends.docker.engine import (
     Machine,
     connect,
 )
-from submitter.backends.docker.launch import ATTEMPT, STOP_SECONDS, Launch, container_name, make_launch
+from submitter.backends.docker.launch import STOP_SECONDS, Launch, container_name, make_launch
 from submitter.backends.docker.shape import GIB, Shape, make_shape, slots_beside
 from submitter.backends.local import FLUSH_SECONDS, StepCrashedError, read_refusal
 
@@ -51,6 +51,8 @@ class DockerBackend:
     """Start steps and tasks as containers of this user, and clean up after it and after its killed predecessors."""
 
     name = DOCKER
+    survives = False
+    default_numerics: Numerics = "native"
 
     def __init__(
         self,
@@ -79,10 +81,13 @@ class DockerBackend:
         """Return how many processes fit at once."""
         return self._shape.workers
 
-    @property
-    def tasks_per_fold(self) -> int:
+    def tasks_per_fold(self, num_splits: int) -> int:  # noqa: ARG002 - folds are worked on one after the other
         """Return into how many tasks a fold is cut: each costs the start of a container."""
         return self._shape.slots
+
+    def prepares_here(self) -> bool:
+        """Say yes: a container reads what this machine can read."""
+        return True
 
     def engine(self, identity: object) -> Engine:
         """Return what the image computes with.
@@ -154,6 +159,13 @@ class DockerBackend:
         self._arrays.append(array.name)
         image = {"image": self._image, "image_id": self._image_id}
         return {"backend": self.name, **image, "containers": f"{array.name}-t*"}
+
+    def find(self, _array: ArrayRequest) -> None:
+        """Return None: what a killed process started is ended first."""
+
+    def bind(self, after: ArrayRequest, _handles: Sequence[dict[str, Any]]) -> ArrayRequest:
+        """Return it as it is; nothing is sent behind arrays."""
+        return after
 
     def wait(self, seconds: float) -> list[Ending] | None:
         """Return the endings once every container has ended; start and bury containers until then.
@@ -291,7 +303,7 @@ class DockerBackend:
         """Start an attempt; one of the same name that runs already is taken for it."""
         array = attempt.array
         name = f"{array.name}-t{attempt.task}-{attempt.number}"
-        environment = {protocol.LOG_STREAM: name, ATTEMPT: str(attempt.number)}
+        environment = {protocol.LOG_STREAM: name, protocol.ATTEMPT: str(attempt.number)}
         if array.size > 1:
             environment[protocol.ARRAY_INDEX] = str(attempt.index)
         labels = {

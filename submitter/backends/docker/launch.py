@@ -13,9 +13,6 @@ from typing import Any
 from jobspec.errors import UsageError
 from submitter.backends.docker.shape import Shape
 
-ATTEMPT = "AWS_BATCH_JOB_ATTEMPT"
-"""Which try at a task it is, from 1; named as AWS Batch names it."""
-
 HOME = "/tmp"  # noqa: S108 - inside the container, where it is a file system of its own
 
 STOP_SECONDS = 15
