@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full test test-thorough lint image bench lock clean runtime dev
+.PHONY: help demo demo-full aws-demo test test-thorough lint image bench lock clean runtime dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ lint: dev ## ruff and mypy
 
 image: runtime ## build the Docker image that `submit run --on docker` uses (needs a Docker engine)
 	$(BIN)/submit image build $(ARGS)
+
+aws-demo: dev ## AWS Batch on a stand-in: image, stack, a search with two hosts taken away, and down again (needs a Docker engine)
+	@.ci/registry
+	$(BIN)/python -m tests.aws.demo
 
 bench: dev ## measure side by side with the peers (about 40 minutes; docs/benchmarks.md)
 	$(BIN)/python benchmarks/run_all.py

@@ -7,7 +7,17 @@ import sys
 
 from common import HERE
 
-SCRIPTS = ("bench_wall", "bench_memory", "bench_cheap_fit", "bench_plan", "bench_reduce", "bench_ingest")
+SCRIPTS = (
+    "bench_wall",
+    "bench_memory",
+    "bench_cheap_fit",
+    "bench_plan",
+    "bench_reduce",
+    "bench_ingest",
+    "bench_image",
+    "bench_containers",
+    "bench_batch",
+)
 
 
 def main() -> int:
