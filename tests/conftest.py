@@ -16,7 +16,7 @@ from jobspec.engine import numeric_environment
 # Before numpy is imported anywhere: equality is tested with one thread, as workers run.
 os.environ.update(numeric_environment("native"))
 
-pytest_plugins = ["tests.docker.fixtures", "tests.servers.fixtures"]
+pytest_plugins = ["tests.docker.fixtures", "tests.servers.fixtures", "tests.aws.fixtures"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

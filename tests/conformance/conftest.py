@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.aws.fixtures import Deployed
 from tests.conformance.places import Place
 from tests.conftest import Submit
 
@@ -14,12 +15,14 @@ PLACES = [
     pytest.param(("local", "s3"), id="local-s3"),
     pytest.param(("docker", "folder"), id="docker-folder", marks=pytest.mark.docker),
     pytest.param(("docker", "s3"), id="docker-s3", marks=pytest.mark.docker),
+    pytest.param(("aws", "s3"), id="aws-s3", marks=pytest.mark.docker),
 ]
 
 EVERY_TIME = (
     "two_scores_and_train_scores]",
     "everywhere[docker-s3-groups_in_a_table]",
     "completes[docker-s3]",
+    "everywhere[aws-s3-two_scores_and_train_scores]",
     "only[local-s3]",
 )
 """What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs the rest."""
@@ -36,8 +39,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place(request: pytest.FixtureRequest, submit: Submit, tmp_path: Path) -> Place:
     """Return a place with an empty store."""
     backend, kind = request.param
+    if backend == "aws":
+        return on_aws(request, submit)
     environment = {}
     if backend == "docker":
         environment["FOLDFLEET_IMAGE"] = request.getfixturevalue("image")
     store = request.getfixturevalue("s3_url") if kind == "s3" else str(tmp_path / "store")
     return Place(backend, store, submit, environment)
+
+
+def on_aws(request: pytest.FixtureRequest, submit: Submit) -> Place:
+    """Return the stack's own store, emptied: roles reach no other."""
+    pushed: Deployed = request.getfixturevalue("pushed")
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    pushed.empty_store()
+    for name, value in pushed.environment.items():
+        monkeypatch.setenv(name, value)
+    return Place("aws", pushed.outputs["StoreUrl"], submit, pushed.environment, numerics="portable")

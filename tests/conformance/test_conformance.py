@@ -14,7 +14,6 @@ from jobspec.runs.rounds import require_round
 from jobspec.stores.layout import Layout
 from tests.conformance.cases import CASES, LONG, write_table
 from tests.conformance.places import Place
-from tests.conftest import Submit
 
 _REFERENCE: dict[str, dict[str, str]] = {}
 
@@ -26,28 +25,30 @@ def write_spec(name: str, text: str, folder: Path) -> Path:
     return path
 
 
-def reference(name: str, text: str, exit_code: int, submit: Submit, folder: Path) -> dict[str, str]:
-    """Return the digest of an undisturbed run on this machine with a folder as its store."""
-    if name not in _REFERENCE:
+def reference(place: Place, name: str, text: str, exit_code: int, folder: Path) -> dict[str, str]:
+    """Return the digest of an undisturbed run on this machine, a folder as its store, with the place's numerics."""
+    key = f"{name}-{place.numerics}"
+    if key not in _REFERENCE:
         (folder / "reference").mkdir()
-        place = Place("local", str(folder / "reference" / "store"), submit)
-        answer = place.run(write_spec(name, text, folder / "reference"), exit_code=exit_code)
-        _REFERENCE[name] = place.digest(answer["run_id"], folder)
-    return _REFERENCE[name]
+        here = Place("local", str(folder / "reference" / "store"), place.submit)
+        spec = write_spec(name, f"{text}numerics: {place.numerics}\n", folder / "reference")
+        answer = here.run(spec, exit_code=exit_code)
+        _REFERENCE[key] = here.digest(answer["run_id"], folder)
+    return _REFERENCE[key]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_search_has_the_same_digest_everywhere(place: Place, name: str, submit: Submit, tmp_path: Path) -> None:
+def test_a_search_has_the_same_digest_everywhere(place: Place, name: str, tmp_path: Path) -> None:
     case = CASES[name]
     spec = write_spec(name, case.spec, tmp_path)
     answer = place.run(spec, exit_code=case.exit_code)
     assert answer["fits"] == answer["cells"]["total"] and answer["cells"]["reused"] == 0
-    assert place.digest(answer["run_id"], tmp_path) == reference(name, case.spec, case.exit_code, submit, tmp_path)
+    assert place.digest(answer["run_id"], tmp_path) == reference(place, name, case.spec, case.exit_code, tmp_path)
     again = place.run(spec, exit_code=case.exit_code)
     assert (again["run_id"], again["fits"]) == (answer["run_id"], 0)
 
 
-def test_missing_tasks_are_named_and_resume_completes(place: Place, submit: Submit, tmp_path: Path) -> None:
+def test_missing_tasks_are_named_and_resume_completes(place: Place, tmp_path: Path) -> None:
     name = "two_scores_and_train_scores"
     spec = write_spec(name, CASES[name].spec, tmp_path)
     run_id = place.run(spec)["run_id"]
@@ -61,7 +62,7 @@ def test_missing_tasks_are_named_and_resume_completes(place: Place, submit: Subm
     assert (best["complete"], best["cells"]["missing"], named) == (False, lost, lost)
     resumed = place.call("resume", run_id)
     assert resumed["fits"] == lost
-    assert place.digest(run_id, tmp_path) == reference(name, CASES[name].spec, 0, submit, tmp_path)
+    assert place.digest(run_id, tmp_path) == reference(place, name, CASES[name].spec, 0, tmp_path)
 
 
 def lose_a_task(place: Place, run_id: str) -> None:
@@ -85,7 +86,7 @@ def test_a_widened_grid_computes_the_new_cells_only(place: Place, tmp_path: Path
     assert (wide["fits"], wide["cells"]["reused"]) == (3, 9)
 
 
-def test_a_cancelled_run_is_resumed_to_the_same_digest(place: Place, submit: Submit, tmp_path: Path) -> None:
+def test_a_cancelled_run_is_resumed_to_the_same_digest(place: Place, tmp_path: Path) -> None:
     spec = write_spec("long", LONG, tmp_path)
     command = [sys.executable, "-m", "submitter", "run", str(spec), "--on", place.backend, "--store", place.store]
     process = subprocess.Popen(
@@ -101,7 +102,7 @@ def test_a_cancelled_run_is_resumed_to_the_same_digest(place: Place, submit: Sub
     assert process.returncode in (0, 130) and cancelled["state"] in ("cancelled", "finished")
     resumed = place.call("resume", run_id)
     assert resumed["cells"]["reused"] + resumed["fits"] == 36
-    assert place.digest(run_id, tmp_path) == reference("long", LONG, 0, submit, tmp_path)
+    assert place.digest(run_id, tmp_path) == reference(place, "long", LONG, 0, tmp_path)
 
 
 def wait_for_cells(process: subprocess.Popen[str], place: Place) -> str:

@@ -1,0 +1,239 @@
+"""The gate before SeaweedFS: signatures, IAM, the bucket's policy, faults, and S3's answers where SeaweedFS's differ.
+
+Objects lie in SeaweedFS; what is set on a bucket (policy, lifecycle, encryption, ...) lies in moto, where
+CloudFormation puts it. The gate signs anew for SeaweedFS, which knows one user.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import http.client
+import threading
+import urllib.parse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape
+
+from moto.s3.models import s3_backends
+
+from tests.aws.standin import iam
+from tests.aws.standin.answers import Answer, explain_refusal, make_error, refuse
+from tests.aws.standin.guard import Guard
+from tests.aws.standin.identity import ACCOUNT, PARTITION, Principal, read_document
+from tests.aws.standin.proxying import Forward, Proxy
+from tests.aws.standin.s3calls import S3Call, bucket_arn, read_s3_call
+from tests.aws.standin.signing import EMPTY, Head, sign_again
+from tests.servers.faulty import Request
+
+_LONGEST_KEY = 1024
+_PATIENCE_S = 60
+_CREATED = {"s3:PutObject", "s3:PutObjectTagging"}
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """SeaweedFS and its one user."""
+
+    host: str
+    port: int
+    access_key: str
+    secret: str
+
+
+@dataclass
+class S3Gate:
+    """Decide on every request.
+
+    Args:
+        ask_moto: sends a request about a bucket's settings to moto and returns its answer.
+        emit: takes the event of a new object, for buckets that send theirs to EventBridge.
+    """
+
+    guard: Guard
+    upstream: Upstream
+    ask_moto: Callable[[Request, bytes], Answer]
+    emit: Callable[[dict[str, Any]], None]
+
+    def make_proxy(self, port: int) -> Proxy:
+        """Return the proxy to start."""
+        return Proxy((self.upstream.host, self.upstream.port), self.decide, port)
+
+    def decide(self, request: Request, read_all: Callable[[], bytes]) -> Forward | Answer | None:
+        """Return what becomes of a request."""
+        head = read_wire_head(request)
+        key = self.guard.identify(head, EMPTY, "s3")
+        if isinstance(key, Answer):
+            return key
+        has_list = request.method == "POST" and "delete" in request.target.partition("?")[2].split("=")[0].split("&")
+        call = read_s3_call(request, read_all() if has_list else b"")
+        policy = policy_of(call.bucket)
+        if has_list:
+            return self._delete_many(request, head, key.principal, call, policy)
+        refusal, cut = self.guard.admit(key.principal, call.rights, "s3", policy)
+        if refusal is not None or cut == "reset_before":
+            return refusal
+        if call.is_setting:
+            return self.ask_moto(request, read_all())
+        if (wrong := check_object_call(request, call)) is not None:
+            return wrong
+        return self._pass_on(request, head, call, key.principal, cut)
+
+    def _pass_on(self, request: Request, head: Head, call: S3Call, principal: Principal, cut: str | None) -> Forward:
+        target, headers = self._sign(head)
+
+        def check(status: int) -> Answer | None:
+            if status == 404 and call.action == "s3:GetObject":
+                return self._hide_absence(call, principal)
+            return None
+
+        def after(status: int, answered: Sequence[tuple[str, str]]) -> None:
+            created = call.rights[0].context.get("s3:objectcreationoperation") == ["true"]
+            if status == 200 and call.action in _CREATED and created:
+                self._announce(call, request, dict(answered))
+
+        return Forward(target, headers, cut, check, after)
+
+    def _hide_absence(self, call: S3Call, principal: Principal) -> Answer | None:
+        """Answer 403 for an absent key to whom may not list the bucket.
+
+        A condition on s3:prefix is held against the key (https://github.com/ceph/ceph/pull/68577: "to match aws
+        behavior").
+        """
+        asked = iam.Asked("s3:ListBucket", bucket_arn(call.bucket), {"s3:prefix": [call.key]})
+        decision = self.guard.decide(principal, asked, policy_of(call.bucket))
+        self.guard.record(principal, asked, decision, self.guard.recorder.next_number())
+        if decision == iam.ALLOWED:
+            return None
+        return refuse("s3", "denied", explain_refusal(principal.arn, asked.action, asked.resource, decision))
+
+    def _delete_many(
+        self, request: Request, head: Head, principal: Principal, call: S3Call, policy: iam.Document | None
+    ) -> Forward | Answer | None:
+        """Delete objects in one request: S3 answers 200 and names the keys that it refused."""
+        refused = {}
+        for asked in call.rights:
+            refusal, cut = self.guard.admit(principal, [asked], "s3", policy)
+            if cut == "reset_before":
+                return None
+            if refusal is not None:
+                refused[asked.resource.partition("/")[2]] = refusal
+        if not refused:
+            target, headers = self._sign(head)
+            return Forward(target, headers)
+        if any(refusal.status != 403 for refusal in refused.values()):
+            return next(iter(refused.values()))
+        keys = [asked.resource.partition("/")[2] for asked in call.rights]
+        for name in keys:
+            if name not in refused:
+                ask_seaweed(self.upstream, "DELETE", f"/{call.bucket}/{name}")
+        parts = [
+            f"<Error><Key>{escape(name)}</Key><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+            if name in refused
+            else f"<Deleted><Key>{escape(name)}</Key></Deleted>"
+            for name in keys
+        ]
+        body = f"<DeleteResult>{''.join(parts)}</DeleteResult>".encode()
+        return Answer(200, [("Content-Type", "application/xml")], body)
+
+    def _sign(self, head: Head) -> tuple[str, list[tuple[str, str]]]:
+        host = {**head.headers, "host": f"{self.upstream.host}:{self.upstream.port}"}
+        behind = Head(head.method, head.path, head.query, host)
+        query, headers = sign_again(behind, self.upstream.access_key, self.upstream.secret, dt.datetime.now(dt.UTC))
+        return head.path + (f"?{query}" if query else ""), list(headers.items())
+
+    def _announce(self, call: S3Call, request: Request, answered: dict[str, str]) -> None:
+        """Emit "Object Created" for buckets that ask for it."""
+        bucket = s3_backends[ACCOUNT][PARTITION].buckets.get(call.bucket)
+        configuration = getattr(bucket, "notification_configuration", None)
+        if configuration is None or configuration.event_bridge is None:
+            return
+        told = {name.lower(): value for name, value in answered.items()}
+        detail = {
+            "version": "0",
+            "bucket": {"name": call.bucket},
+            "object": {
+                "key": call.key,
+                "size": int(request.header("content-length") or 0),
+                "etag": told.get("etag", "").strip('"'),
+                "sequencer": f"{next(_SEQUENCE):018X}",
+            },
+            "request-id": "0",
+            "requester": ACCOUNT,
+            "source-ip-address": "127.0.0.1",
+            "reason": "CompleteMultipartUpload" if request.method == "POST" else "PutObject",
+        }
+        if "x-amz-version-id" in told:
+            detail["object"]["version-id"] = told["x-amz-version-id"]  # type: ignore[index]
+        self.emit(
+            {
+                "source": "aws.s3",
+                "detail-type": "Object Created",
+                "detail": detail,
+                "resources": [bucket_arn(call.bucket)],
+            }
+        )
+
+
+class _Sequence:
+    """Count upwards, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number = int(dt.datetime.now(dt.UTC).timestamp() * 1e6)
+
+    def __next__(self) -> int:
+        with self._lock:
+            self._number += 1
+            return self._number
+
+
+_SEQUENCE = _Sequence()
+
+
+def read_wire_head(request: Request) -> Head:
+    """Return a request's head as signatures see it."""
+    path, _, query = request.target.partition("?")
+    return Head(request.method, path, query, {name.lower(): value for name, value in request.headers})
+
+
+def policy_of(bucket: str) -> iam.Document | None:
+    """Return the policy of a bucket as it is deployed."""
+    found = s3_backends[ACCOUNT][PARTITION].buckets.get(bucket)
+    if found is None or not found.policy:
+        return None
+    return read_document(found.policy.decode() if isinstance(found.policy, bytes) else found.policy)
+
+
+def check_object_call(request: Request, call: S3Call) -> Answer | None:
+    """Refuse what S3 refuses and SeaweedFS takes."""
+    if call.bucket not in s3_backends[ACCOUNT][PARTITION].buckets:
+        return make_error("s3", 404, "NoSuchBucket", "The specified bucket does not exist")
+    if len(call.key.encode()) > _LONGEST_KEY:
+        return make_error("s3", 400, "KeyTooLongError", "Your key is too long")
+    if request.header("x-amz-copy-source") and (request.header("if-none-match") or request.header("if-match")):
+        return make_error("s3", 501, "NotImplemented", "A header you provided implies functionality not implemented")
+    if (request.header("if-none-match") or "*") != "*" and request.method in {"PUT", "POST"}:
+        return make_error("s3", 501, "NotImplemented", "If-None-Match takes * alone")
+    return None
+
+
+def remove_bucket(upstream: Upstream, bucket: str) -> bool:
+    """Remove a bucket from SeaweedFS, which would take its objects with it; return False if it holds any."""
+    status, listing = ask_seaweed(upstream, "GET", f"/{bucket}", "list-type=2&max-keys=1")
+    if status == 404:
+        return True
+    return b"<Key>" not in listing and ask_seaweed(upstream, "DELETE", f"/{bucket}")[0] in {204, 404}
+
+
+def ask_seaweed(upstream: Upstream, method: str, path: str, query: str = "") -> tuple[int, bytes]:
+    """Send a request of the stand-in's own to SeaweedFS; return the status and the body."""
+    head = Head(method, urllib.parse.quote(path), query, {"host": f"{upstream.host}:{upstream.port}"})
+    signed, headers = sign_again(head, upstream.access_key, upstream.secret, dt.datetime.now(dt.UTC))
+    connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_PATIENCE_S)
+    try:
+        connection.request(method, head.path + (f"?{signed}" if signed else ""), headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

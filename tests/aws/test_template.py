@@ -1,0 +1,409 @@
+"""The template: every linter's findings have a reason, every right is scoped, and the user data do what they should."""
+
+from __future__ import annotations
+
+import ast
+import email
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from submitter.cloud.permissions import make_policy
+from submitter.cloud.stack import Stack, _snake
+from submitter.cloud.template import MAX_TEMPLATE_BYTES, load_template, render_template
+from tests.aws.rules import (
+    check_batch,
+    check_machine,
+    check_statement,
+    listed,
+    machine_of,
+    resolve,
+    statements_of,
+)
+
+HERE = Path(__file__).parent
+REPOSITORY = HERE.parents[1]
+BIN = Path(sys.executable).parent
+TEMPLATE = load_template()
+RESOURCES = TEMPLATE["Resources"]
+REASONS = tomllib.loads((HERE / "suppressions.toml").read_text(encoding="utf-8"))
+STORE = "arn:aws:s3:::BucketName/StorePrefix/"
+
+
+def rendered(folder: Path) -> Path:
+    path = folder / "template.json"
+    path.write_text(render_template(indent=2), encoding="utf-8")
+    return path
+
+
+def compare(linter: str, found: set[str]) -> None:
+    """Fail on a finding without a reason, and on a reason without a finding."""
+    reasons = set(REASONS[linter])
+    assert not found - reasons, f"{linter}: found, and tests/aws/suppressions.toml has no reason for it"
+    assert not reasons - found, f"{linter}: nothing needs these reasons any more"
+
+
+# --- linters ------------------------------------------------------------------------------------------------------
+
+
+def test_cfn_lint_finds_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "cfn-lint", "-r", "us-east-1", "-f", "json", rendered(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout) == []
+
+
+def find_checkov() -> str | None:
+    """Return checkov's program; it needs an environment of its own, since it wants an old boto3."""
+    return os.environ.get("CHECKOV") or shutil.which("checkov", path=str(REPOSITORY / ".checkov" / "bin"))
+
+
+@pytest.mark.slow
+def test_checkov_finds_nothing_without_a_reason(tmp_path: Path) -> None:
+    program = find_checkov()
+    if program is None:
+        told = "THE TEMPLATE IS NOT CHECKED BY checkov: `.ci/checkov` installs it."
+        if os.environ.get("CI"):
+            pytest.fail(told)
+        pytest.skip(told)
+    path = rendered(tmp_path)
+    done = subprocess.run(
+        [program, "-f", path, "--framework", "cloudformation", "--compact", "--quiet", "-o", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    told = json.loads(done.stdout)
+    failed = told["results"]["failed_checks"]
+    compare("checkov", {f"{check['resource'].rpartition('.')[2]}.{check['check_id']}" for check in failed})
+
+
+@pytest.mark.slow
+def test_bandit_finds_nothing_without_a_reason() -> None:
+    done = subprocess.run(
+        [BIN / "bandit", "-q", "-r", "jobspec", "containers", "submitter", "-f", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    compare("bandit", {finding["test_id"] for finding in json.loads(done.stdout)["results"]})
+
+
+DANGEROUS = {"joblib.load", "pickle.load", "pickle.loads", "pickle.Unpickler", "yaml.load", "eval", "exec", "os.system"}
+"""Calls that run what they read."""
+
+
+def dangers_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        if name in DANGEROUS:
+            yield f"{node.lineno}: {name}"
+        if options.get("shell") == "True":
+            yield f"{node.lineno}: {name} through a shell"
+        if name.rpartition(".")[2] == "load" and options.get("allow_pickle", "False") != "False":
+            yield f"{node.lineno}: {name} reads pickles"
+        if options.get("typ") in {"'unsafe'", "'base'"}:
+            yield f"{node.lineno}: {name} makes any object of YAML"
+
+
+@pytest.mark.parametrize("package", ["jobspec", "containers", "submitter"])
+def test_nothing_runs_what_it_reads(package: str) -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{danger}"
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        for danger in dangers_in(ast.parse(path.read_bytes()))
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "joblib.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=flag)",
+        "pickle.loads(body)",
+        "yaml.load(text)",
+        "subprocess.run(text, shell=True)",
+        "eval(text)",
+        "YAML(typ='unsafe')",
+    ],
+)
+def test_the_rule_for_the_code_finds_each_danger(text: str) -> None:
+    assert list(dangers_in(ast.parse(text)))
+
+
+# --- rules of our own ---------------------------------------------------------------------------------------------
+
+
+def test_batch_and_the_state_machine_keep_the_rules() -> None:
+    assert check_batch(TEMPLATE) == []
+    machines = [name for name, resource in RESOURCES.items() if resource["Type"].endswith("::StateMachine")]
+    assert machines
+    for name in machines:
+        assert check_machine(machine_of(TEMPLATE, name)) == []
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"RetryStrategy": {"Attempts": 12}}, "Attempts 12"),
+        ({"Timeout": {"AttemptDurationSeconds": 30}}, "30 s"),
+        ({"Environment": [{"Name": "AWS_BATCH_JOB_X", "Value": "1"}]}, "Batch's own"),
+        ({"JobStateTimeLimitActions": [{"MaxTimeSeconds": 60, "Reason": "X"}]}, "60 s"),
+        ({"JobStateTimeLimitActions": [{"Reason": "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY"}]}, "capacity"),
+    ],
+)
+def test_the_rules_for_batch_find_what_cfn_lint_does_not(properties: dict[str, Any], words: str) -> None:
+    found = check_batch({"Resources": {"X": {"Type": "AWS::Batch::JobDefinition", "Properties": properties}}})
+    assert len(found) == 1
+    assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("states", "words"),
+    [
+        ({"A": {"Type": "Pass", "Next": "B"}}, "no state"),
+        ({"A": {"Type": "Pass"}}, "neither Next nor End"),
+        ({"A": {"Type": "Pass", "End": True}, "B": {"Type": "Pass", "End": True}}, "nothing leads here"),
+        ({"A": {"Type": "Task", "End": True, "Resource": "batch:submitJob", "Parameters": {"JobName": "$.x"}}}, ".$"),
+        ({"A": {"Type": "Choice", "Default": "A", "Choices": [{"Next": "Z"}]}}, "no state"),
+    ],
+)
+def test_the_rules_for_state_machines_find_what_is_wrong(states: dict[str, Any], words: str) -> None:
+    assert any(words in found for found in check_machine({"StartAt": "A", "States": states}))
+
+
+def test_it_fits_into_a_request_and_leaves_space() -> None:
+    assert len(render_template().encode()) < 0.7 * MAX_TEMPLATE_BYTES
+
+
+def test_the_outputs_are_what_the_code_reads() -> None:
+    wanted = {field.name for field in fields(Stack)} - {"name", "region", "account"}
+    assert {_snake(name) for name in TEMPLATE["Outputs"]} == wanted
+
+
+def test_environments_are_replaced_by_nobody() -> None:
+    for name in ("SpotEnvironment", "OnDemandEnvironment"):
+        properties = RESOURCES[name]["Properties"]
+        assert properties["ReplaceComputeEnvironment"] is False
+        assert "ComputeEnvironmentName" not in properties
+        assert "ServiceRole" not in properties
+        assert properties["ComputeResources"]["MinvCpus"] == 0
+    spot = RESOURCES["SpotEnvironment"]["Properties"]["ComputeResources"]
+    assert spot["AllocationStrategy"] == "SPOT_PRICE_CAPACITY_OPTIMIZED"
+    assert spot["BidPercentage"]["Fn::If"][0] == "HasMaxPrice"
+
+
+def test_the_data_outlive_the_stack_and_nothing_else_does() -> None:
+    kept = {name for name, resource in RESOURCES.items() if resource.get("DeletionPolicy") == "Retain"}
+    assert kept == {"Bucket"}
+    assert RESOURCES["Bucket"]["UpdateReplacePolicy"] == "Retain"
+
+
+# --- rights -------------------------------------------------------------------------------------------------------
+
+GRANTS = [(name, statement) for name, kind, statement in statements_of(TEMPLATE) if kind == "grant"]
+
+
+@pytest.mark.parametrize(("name", "statement"), GRANTS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_grant_is_one_that_iam_knows_and_is_scoped(name: str, statement: dict[str, Any]) -> None:
+    assert check_statement(name, statement) == []
+    for resource in map(resolve, listed(statement["Resource"])):
+        if resource != "*":
+            place = resource.split(":", 5)[5]
+            assert place.strip("*/"), f"{name} {statement.get('Sid')}: {resource} is everything"
+
+
+def test_the_policy_for_whoever_builds_is_one_that_iam_knows() -> None:
+    policy = make_policy("foldfleet", partition="aws", region="us-east-1", account="123456789012")
+    found = [words for statement in policy["Statement"] for words in check_statement(statement["Sid"], statement)]
+    # Some actions share a statement with others, whose resources these do not know.
+    assert [words for words in found if "is of the form" not in words] == []
+    assert len(json.dumps(policy, separators=(",", ":"))) <= 6_144
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ({"Action": "s3:*", "Resource": "*"}, "wildcard"),
+        ({"Action": "s3:PutObjekt", "Resource": "*"}, "no such action"),
+        ({"Action": "s3:PutObject", "Resource": "*"}, "could name a resource"),
+        ({"Action": "s3:ListBucket", "Resource": "arn:aws:sqs:us-east-1:1:x"}, "is of the form"),
+        (
+            {"Action": "batch:ListJobs", "Resource": "*", "Condition": {"StringEquals": {"s3:prefix": "x"}}},
+            "unknown to it",
+        ),
+    ],
+)
+def test_the_rules_for_policies_find_what_is_wrong(statement: dict[str, Any], words: str) -> None:
+    assert any(words in found for found in check_statement("X", statement))
+
+
+def test_services_act_for_this_account_alone() -> None:
+    bare = {
+        f"{name}.{statement['Action']}"
+        for name, kind, statement in statements_of(TEMPLATE)
+        if kind == "trust" and "aws:SourceAccount" not in json.dumps(statement.get("Condition", {}))
+    }
+    compare("policies", bare)
+
+
+def writes(role: str) -> list[str]:
+    return sorted(
+        resolve(resource).removeprefix(STORE)
+        for name, statement in GRANTS
+        if name == role and "s3:PutObject" in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+    )
+
+
+def test_roles_write_below_their_own_keys_alone() -> None:
+    assert writes("TaskRole") == ["runs/*/rounds/*/done/*", "runs/*/rounds/*/log/*"]
+    assert writes("ReducerRole") == ["answers/*", "runs/*/rounds/*/all.parquet", "runs/*/views/*"]
+    assert writes("PlannerRole") == ["answers/*", "datasets/*", "sources/*"]
+    assert not [name for name, statement in GRANTS if name == "InstanceRole"]
+    deleting = {name for name, statement in GRANTS if "s3:DeleteObject" in listed(statement["Action"])}
+    assert deleting == {"SubmitterPolicy"}
+
+
+def test_policies_are_short_enough() -> None:
+    """https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html, with room for long names."""
+    sizes: dict[str, int] = {}
+    for name, kind, statement in statements_of(TEMPLATE):
+        if kind == "grant":
+            actual = {**statement, "Resource": [resolve(one) for one in listed(statement["Resource"])]}
+            sizes[name] = sizes.get(name, 0) + len(json.dumps(actual, separators=(",", ":")))
+    assert sizes.pop("SubmitterPolicy") < 5_600
+    assert all(size < 8_000 for size in sizes.values()), sizes
+
+
+def test_results_are_created_and_never_overwritten() -> None:
+    statements = {statement["Sid"]: statement for _, kind, statement in statements_of(TEMPLATE) if "Sid" in statement}
+    once = statements["ResultsAreCreatedOnce"]
+    assert once["Effect"] == "Deny"
+    assert once["Condition"] == {
+        "Null": {"s3:if-none-match": "true"},
+        "Bool": {"s3:ObjectCreationOperation": "true"},
+    }
+    keys = {resolve(one).removeprefix(STORE) for one in once["Resource"]}
+    assert {"datasets/*", "books/*", "runs/*/spec.yaml", "runs/*/space.json", "runs/*/rounds/*"} <= keys
+    assert not [key for key in keys if "views" in key or "answers" in key]
+    assert statements["OnlyEncryptedConnections"]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+# --- user data ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def parts() -> dict[str, str]:
+    """Return the parts of the user data by their type, as cloud-init takes them apart."""
+    data = RESOURCES["LaunchTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]["Fn::Base64"]
+    message = email.message_from_string(data)
+    assert message.is_multipart()
+    assert not message.defects
+    return {part.get_content_type(): str(part.get_payload()) for part in message.get_payload()}  # type: ignore[union-attr]
+
+
+def test_user_data_is_a_mime_archive_with_a_boothook_and_a_script() -> None:
+    assert list(parts()) == ["text/cloud-boothook", "text/x-shellscript"]
+    assert "ECS_IMAGE_PULL_BEHAVIOR=prefer-cached" in parts()["text/x-shellscript"]
+    assert all(part.startswith("#!/bin/bash\n") for part in parts().values())
+
+
+@pytest.mark.parametrize("kind", ["text/cloud-boothook", "text/x-shellscript"])
+def test_user_data_is_clean_shell(kind: str, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(parts()[kind])
+    subprocess.run(["bash", "-n", script], check=True)
+    done = subprocess.run([BIN / "shellcheck", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+FAKES = {
+    "lsblk": 'cat "$DISKS"',
+    "mountpoint": '[ -e "$STATE/mounted" ]',
+    "blkid": '[ -e "$STATE/formatted" ]',
+    "mkfs.xfs": 'echo "mkfs $*" >> "$STATE/log"; touch "$STATE/formatted"',
+    "mount": 'echo "mount $*" >> "$STATE/log"; [ ! -e "$STATE/broken" ] && touch "$STATE/mounted"',
+    "chown": 'echo "chown $*" >> "$STATE/log"',
+}
+EBS = "/dev/nvme0n1 Amazon\\x20Elastic\\x20Block\\x20Store\n"
+NVME = "/dev/nvme1n1 Amazon\\x20EC2\\x20NVMe\\x20Instance\\x20Storage\n"
+
+
+class Host:
+    """A host on which the boothook runs with programs that only take notes."""
+
+    def __init__(self, folder: Path, disks: str) -> None:
+        self.state, self.base, programs = folder / "state", folder / "base", folder / "bin"
+        self.state.mkdir()
+        programs.mkdir()
+        for name, text in FAKES.items():
+            (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+            (programs / name).chmod(0o755)
+        (folder / "disks").write_text(disks)
+        self.script = folder / "boothook"
+        self.script.write_text(parts()["text/cloud-boothook"].replace("/var/lib/foldfleet", str(self.base)))
+        self.env = {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "STATE": str(self.state),
+            "DISKS": str(folder / "disks"),
+        }
+
+    def boot(self) -> list[str]:
+        """Run the boothook; return what was done to disks and owners."""
+        (self.state / "log").write_text("")
+        subprocess.run(["bash", self.script], env=self.env, check=True, capture_output=True)
+        return (self.state / "log").read_text().splitlines()
+
+
+def owners(host: Host) -> str:
+    return f"chown 10001:10001 {host.base} {host.base}/cache {host.base}/tmp"
+
+
+def test_a_host_without_an_instance_store_uses_its_root_volume(tmp_path: Path) -> None:
+    host = Host(tmp_path, EBS)
+    assert host.boot() == [owners(host)]
+    assert (host.base / "cache").is_dir()
+    assert (host.base / "tmp").is_dir()
+
+
+def test_an_instance_store_is_formatted_once_and_mounted_at_every_boot(tmp_path: Path) -> None:
+    host = Host(tmp_path, EBS + NVME + NVME.replace("nvme1", "nvme2"))
+    mounted = f"mount -o noatime /dev/nvme1n1 {host.base}"
+    assert host.boot() == ["mkfs -q /dev/nvme1n1", mounted, owners(host)]
+    assert host.boot() == [owners(host)]  # cloud-init runs it again, and the disk is there
+    (host.state / "mounted").unlink()
+    assert host.boot() == [mounted, owners(host)]  # a reboot: what is on it stays
+
+
+def test_a_broken_instance_store_leaves_the_root_volume(tmp_path: Path) -> None:
+    host = Host(tmp_path, NVME)
+    (host.state / "broken").touch()
+    assert host.boot()[-1] == owners(host)
+    assert (host.base / "cache").is_dir()
+
+
+def test_the_cache_is_where_containers_look_for_it() -> None:
+    text = (REPOSITORY / "submitter" / "cloud" / "definitions.py").read_text(encoding="utf-8")
+    assert re.search(r"/var/lib/foldfleet", text)
