@@ -145,10 +145,10 @@ class Resources(StrictModel):
     """What one task gets."""
 
     vcpus: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        None, description="Worker processes of a task; all usable CPUs of this machine when it is missing."
+        None, description="Worker processes of a task. When missing: all usable CPUs of this machine; 4 on AWS."
     )
     memory_gib: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = Field(
-        None, description="Memory of a task in GiB."
+        None, description="Memory of a task in GiB. When missing: what the machine has; 2 for each vCPU on AWS."
     )
 
 
