@@ -55,4 +55,5 @@ def on_aws(request: pytest.FixtureRequest, submit: Submit) -> Place:
     pushed.empty_store()
     for name, value in pushed.environment.items():
         monkeypatch.setenv(name, value)
-    return Place("aws", pushed.outputs["StoreUrl"], submit, pushed.environment, numerics="portable")
+    store, owner = pushed.outputs["StoreUrl"], pushed.cloud.admin
+    return Place("aws", store, submit, pushed.environment, numerics="portable", owner=owner)

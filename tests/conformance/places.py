@@ -20,13 +20,17 @@ from tests.conftest import Submit
 
 @dataclass(frozen=True)
 class Place:
-    """A backend and a store, with what the environment must say to reach them, and the backend's own numerics."""
+    """A backend and a store, with what the environment must say to reach them, and the backend's own numerics.
+
+    ``owner`` is the environment of somebody who may remove what nobody should: results.
+    """
 
     backend: str
     store: str
     submit: Submit
     environment: Mapping[str, str] = field(default_factory=dict)
     numerics: str = "native"
+    owner: Mapping[str, str] = field(default_factory=dict)
 
     def call(self, *arguments: object, exit_code: int = 0) -> dict[str, Any]:
         """Run a command line with ``--json``, check how it ends, and return its answer."""
