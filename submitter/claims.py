@@ -22,7 +22,8 @@ FORMAT_VERSION = 1
 """Of claims and handles; raise when a field changes its meaning."""
 
 FRESH_SECONDS = 45.0
-"""So long a claim's desk is believed to be sending: `sending.send` gives up earlier."""
+"""So long a claim's desk is believed to be sending; one that waits longer for an answer may lead to a second array,
+which changes no result."""
 
 LOOK_SECONDS = 1.0
 

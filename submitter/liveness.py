@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from jobspec.errors import TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.protocol import run_lock
 from jobspec.runs.rounds import RoundPlan, load_round
@@ -91,10 +92,20 @@ class Liveness:
         module = self._module()
         if module is None or not module.survives:
             return None
-        memory.sighting = module.sighting(self._presence)
+        memory.sighting = self._ask(module, memory.sighting)
         memory.due = self.now() + memory.wait
         memory.wait = min(2 * memory.wait, LONGEST_LOOK_SECONDS)
         return memory.sighting
+
+    def _ask(self, module: Module, last: Sighting | None) -> Sighting | None:
+        """Ask how things stand; what does not answer at this moment is taken to stand as it stood."""
+        try:
+            return module.sighting(self._presence)
+        except TryLaterError as error:
+            if last is None:
+                raise
+            note = f"No answer on how the run stands; asking again. {error.message}"
+            return replace(last, notes=tuple(dict.fromkeys((*last.notes, note))))
 
     def look_anew(self) -> None:
         """Have the next question asked at once: something has just changed."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jobspec.errors import InterruptedRun, TryLaterError
+from jobspec.errors import FoldfleetError, InterruptedRun, TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.protocol import reduce_arguments, refit_arguments
 from jobspec.runs.answers import read_answer
@@ -33,7 +33,7 @@ from submitter.standing import (
     tells_of,
     was_sent,
 )
-from submitter.watching import CLOUD_POLL_SECONDS, POLL_SECONDS, Watcher
+from submitter.watching import CLOUD_POLL_SECONDS, POLL_SECONDS, Watcher, goes_on
 
 RULE_SECONDS = 120.0
 """How long the rule that reduces what failed is waited for, before the desk has it reduced by itself."""
@@ -126,6 +126,10 @@ class Runner:
             newest = self.liveness.newest()
             if newest is not None and self.liveness.survives and self._is_under_way(search, newest):
                 self._refuse_fresh(search)
+                if is_cancelled(self.store, newest):
+                    raise TryLaterError(
+                        f"{search.run_id} was cancelled and is ending, which takes a minute. Then type it again."
+                    )
                 self._send_all(newest)
                 return newest
             if newest is not None and (self.liveness.is_worked_on() or self._is_answered(search, newest)):
@@ -168,23 +172,23 @@ class Runner:
         self.backend.stop()
         self.liveness.look_anew()
         if self.liveness.survives and self.liveness.is_worked_on():
-            return InterruptedRun(
-                f"Stopped following; {search.run_id} goes on without this terminal, reduce and refit among it. `submit "
-                f"watch {search.run_id}` follows it from anywhere, `submit cancel {search.run_id}` ends it."
-            )
+            return InterruptedRun(f"Stopped following. {goes_on(search.run_id)}")
         return InterruptedRun(_resumable(search.run_id, "interrupted"))
 
     def _adopt(self, search: Search, newest: RoundPlan, *, watched: bool) -> Outcome | None:
         """Follow a round that goes on by itself to its end and return its answer; None if there is more to do."""
         if self._is_under_way(search, newest):
             self._refuse_fresh(search)
+            if is_cancelled(self.store, newest):  # before this call, which therefore means to go on afterwards
+                self.say(f"{search.run_id} was cancelled and is ending; going on once it has.")
+                self.watcher.follow_sent(search, newest)
+                return None
             self.say(f"{search.run_id} goes on by itself; following it. Ctrl-C ends the following alone.")
             if newest.backend == self.backend.name:
                 self._send_all(newest)
             progress = self.watcher.follow_sent(search, newest)
-            if not is_cancelled(self.store, newest):
-                return self._conclude_sent(search, newest, progress, Work(), adopted=True)
-        elif watched and not is_cancelled(self.store, newest) and was_sent(self.store, newest):
+            return self._conclude_sent(search, newest, progress, Work(), adopted=True)
+        if watched and not is_cancelled(self.store, newest) and was_sent(self.store, newest):
             progress = poll_to_end(ProgressReader(self.store, newest, search.spec.refit_scorer()))
             return self._conclude_sent(search, newest, progress, Work(), adopted=True)
         return None
@@ -271,14 +275,26 @@ class Runner:
         return Work(plan.num_fits - progress.lost, progress.fit_s)
 
     def _send_all(self, plan: RoundPlan) -> None:
-        """Send the arrays of a round and the reduce step behind them, each unless it was sent already."""
-        request = self.backend.build_request(plan)
-        handles = [
-            claims.send_once(self.store, plan, array, self.backend, sleep=self.sleep) for array in request.arrays
-        ]
-        if request.after is not None:
-            after = self.backend.bind(request.after, handles)
-            claims.send_once(self.store, plan, after, self.backend, sleep=self.sleep)
+        """Send the arrays of a round and the reduce step behind them, each unless it was sent already.
+
+        Raises:
+            FoldfleetError: something could not be sent; it says what goes on all the same.
+        """
+        request, handles = self.backend.build_request(plan), []
+        try:
+            for array in request.arrays:
+                handle = claims.send_once(self.store, plan, array, self.backend, sleep=self.sleep)
+                handles.append(handle)
+            if request.after is not None:
+                after = self.backend.bind(request.after, handles)
+                claims.send_once(self.store, plan, after, self.backend, sleep=self.sleep)
+        except FoldfleetError as error:
+            if not handles:
+                raise
+            raise type(error)(
+                f"{error.message} What was sent before goes on: the same command sends the rest and follows it, "
+                f"`submit cancel {plan.run_id}` ends it."
+            ) from None
         self.liveness.look_anew()
 
     def _conclude_sent(

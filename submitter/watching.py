@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from jobspec.errors import InterruptedRun
+from jobspec.errors import AccessError, InterruptedRun, TryLaterError
 from jobspec.runs.progress import Progress, ProgressReader
 from jobspec.runs.rounds import RoundPlan
 from jobspec.search.candidates import describe
@@ -29,6 +29,14 @@ CLOUD_POLL_SECONDS = 2.0
 
 IDLE_SHARE = 4
 """Reading progress takes at most a fifth of the time: a store over the network answers slowly, and by the request."""
+
+
+def goes_on(run_id: str) -> str:
+    """Return what whoever cannot follow a run any longer must know of one that needs no terminal."""
+    return (
+        f"{run_id} goes on without this terminal, reduce and refit among it. `submit watch {run_id}` follows it from "
+        f"anywhere, `submit cancel {run_id}` ends it."
+    )
 
 
 class Pace:
@@ -100,13 +108,20 @@ class Watcher:
         return progress
 
     def follow_sent(self, search: Search, plan: RoundPlan) -> Progress:
-        """Show progress of a round that goes on by itself until nothing of it is alive; return the last state."""
+        """Show progress of a round that goes on by itself until nothing of it is alive; return the last state.
+
+        Raises:
+            FoldfleetError: it can no longer be followed, which ends nothing.
+        """
 
         def ended(seconds: float) -> bool:
             self.sleep(seconds)
             return not self.liveness.is_worked_on()
 
-        return self.follow(search, plan, ended)
+        try:
+            return self.follow(search, plan, ended)
+        except (AccessError, TryLaterError) as error:
+            raise type(error)(f"{error.message} {goes_on(plan.run_id)}") from None
 
     def _is_over(self, plan: RoundPlan, seconds: float) -> bool:
         """Say whether the run has ended or gone on to its next round."""

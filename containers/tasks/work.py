@@ -64,7 +64,9 @@ def work(
 
     Returns:
         OK when every cell has a row (a failed or lost cell is a row), INTERRUPTED when it was asked to stop, TRY_LATER
-        when the host was about to be taken back: what is left can be done elsewhere.
+        when the host was about to be taken back: what is left can be done elsewhere. On AWS Batch a signal is taken for
+        that, too: a host that goes without a notice sends it at its shutdown, and what Batch itself ends it never
+        starts again, whatever the exit code.
 
     Raises:
         TryLaterError: another process of this host serves the same run's arrays.
@@ -85,7 +87,8 @@ def work(
         finished = session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
     if finished:
         return ExitCode.OK
-    return ExitCode.TRY_LATER if session.was_reclaimed else ExitCode.INTERRUPTED
+    goes = session.was_reclaimed or (is_on_batch(os.environ) and bool(wakeup.caught()))
+    return ExitCode.TRY_LATER if goes else ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)

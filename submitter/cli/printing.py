@@ -177,8 +177,9 @@ def print_status(document: dict[str, Any]) -> None:
         facts.append(("", f"and {len(document['where']) - len(places):,} more places (--json names all)"))
     if document["files"]["cv_results"]:
         facts.append(("table", short_path(document["files"]["cv_results"])))
-    if document["state"] in ("interrupted", "cancelled", "planned"):
-        facts.append(("next", f"submit resume {document['run_id']}"))
+    tableless = document["state"] == "finished" and not document["files"]["cv_results"]  # whoever reduces was killed
+    if tableless or document["state"] in ("interrupted", "cancelled", "planned"):
+        facts.append(("next", f"submit resume {document['run_id']}{' makes its table' if tableless else ''}"))
     show_all(facts_table(facts))
 
 

@@ -31,6 +31,8 @@ from submitter.standing import (
     RunState,
     Standing,
     is_concluded,
+    is_current,
+    lacks_model,
     poll_to_end,
     read_standing,
     read_view,
@@ -115,18 +117,18 @@ def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     search, _ = _stored(desk, reference)
     live = _liveness(desk, search.run_id)
     standing = _standing(desk, search, live)
-    if standing.state is not RunState.FINISHED:
+    was_finished = standing.state is RunState.FINISHED
+    if not was_finished:
         _stop(desk, standing.plan, live)
         standing = _standing(desk, search, live)
-    if standing.state is not RunState.FINISHED:
+    if not is_current(standing.view, standing.plan):  # also where the last cell came before its reduce step was ended
         _reduce(desk, search, standing, live)
         standing = _standing(desk, search, live)
     document = status_answer(desk.store, standing, search)
     if as_json:
         answer(document)
     else:
-        finished = standing.state is RunState.FINISHED
-        say("It was finished already; nothing was cancelled." if finished else "Cancelled; what is finished is kept.")
+        say(_told_of_cancelling(standing, search, was_finished=was_finished))
         print_status(document)
     return ExitCode.OK
 
@@ -234,6 +236,16 @@ def _stop(desk: Desk, plan: RoundPlan, live: Liveness) -> None:
         time.sleep(POLL_SECONDS)
 
 
+def _told_of_cancelling(standing: Standing, search: Search, *, was_finished: bool) -> str:
+    if was_finished:
+        return "It was finished already; nothing was cancelled."
+    if standing.state is not RunState.FINISHED:
+        return "Cancelled; what is finished is kept."
+    if standing.view is None or lacks_model(standing.view, search.spec.refit_scorer()):
+        return f"Cancelled after its last cell: the table is there. `submit resume {search.run_id}` refits the best."
+    return "It finished before it could be cancelled."
+
+
 def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness) -> None:
     plan, num_done = standing.plan, standing.cells.done
     if live.survives and num_done == 0 and standing.view is None:
@@ -242,7 +254,8 @@ def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness) -> N
     with closing(_backend_of(desk, search, plan, None)) as backend:
         try:
             runner = Runner(desk.store, backend, live, say=say)
-            if not (live.survives and was_sent(desk.store, plan) and runner.await_view(plan, num_done)):
+            by_rule = live.survives and not standing.cells.over and was_sent(desk.store, plan)
+            if not (by_rule and runner.await_view(plan, num_done)):
                 backend.step(reduce_arguments(desk.store.url, plan.run_id))
         except KeyboardInterrupt:
             backend.stop()

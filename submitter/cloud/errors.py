@@ -95,11 +95,17 @@ def explained(what: str) -> Iterator[None]:
         FoldfleetError: AWS refuses for another reason, which is told in its own words.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
     except (BotoCoreError, ClientError) as error:
         raise explain(error, what) from error
+    except ResponseParserError as error:  # a proxy's page, or no endpoint of AWS
+        raise TryLaterError(
+            f"{what} got an answer that is none of AWS's ({_flat(error)[:200]}). Check AWS_REGION, AWS_ENDPOINT_URL "
+            f"and HTTPS_PROXY, {_AGAIN}."
+        ) from None
     except ValueError as error:
         if "endpoint" not in str(error).lower():
             raise
@@ -180,7 +186,7 @@ def _explain_no_answer(error: Exception, what: str) -> FoldfleetError:
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & _NO_CREDENTIALS:
         return AccessError(
-            f"{what} needs AWS credentials, and there are no usable ones: {_flat(error)}. Set AWS_PROFILE, or "
+            f"{what} failed: there are no usable AWS credentials: {_flat(error)}. Set AWS_PROFILE, or "
             f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure' or 'aws sso login', {_AGAIN}."
         )
     if "NoRegionError" in names:

@@ -18,6 +18,9 @@ POLL_S = 5.0
 _MAX_POLLS = 720
 """An hour; a stack takes three to six minutes."""
 
+_STALE_LOOKS = 6
+"""For so many looks a stack at rest to which nothing has happened is taken for one that has not begun to change."""
+
 _MAX_EVENTS = 200
 _DONE = {"CREATE_COMPLETE": "made", "UPDATE_COMPLETE": "changed", "DELETE_COMPLETE": "removed"}
 _KEPT = {"DELETE_SKIPPED": "kept"}
@@ -36,6 +39,7 @@ class Follower:
     tell: Tell
     sleep: Sleep
     _seen: set[str] = field(default_factory=set)
+    _has_news: bool = False
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -50,10 +54,11 @@ class Follower:
             TryLaterError: it takes more than an hour.
         """
         try:
-            for _ in range(_MAX_POLLS):
+            for number in range(_MAX_POLLS):
                 status = self._status()
                 self._tell_news()
-                if not status.endswith("_IN_PROGRESS"):
+                has_begun = self._has_news or status == "DELETE_COMPLETE" or number >= _STALE_LOOKS
+                if has_begun and not status.endswith("_IN_PROGRESS"):
                     return status
                 self.sleep(POLL_S)
         except KeyboardInterrupt:
@@ -99,6 +104,7 @@ class Follower:
             if event["EventId"] in self._seen:
                 break
             news.append(event)
+        self._has_news = self._has_news or bool(news)
         for event in reversed(news):
             self._seen.add(event["EventId"])
             self._tell_event(event)
@@ -124,6 +130,11 @@ def explain_failure(name: str, status: str, failures: list[tuple[str, str]], rem
         return AccessError(
             f"{lead} Allow that action to the credentials in use (`submit infra up --show-permissions` prints all that "
             f"are needed), then {remedy}."
+        )
+    if "attached to entities" in lowered:
+        return UsageError(
+            f"{lead} Whoever got the stack's policy still has it: take it from them (in the console, IAM, Policies, "
+            f"Entities attached), then {remedy}."
         )
     if any(words in lowered for words in _LIMIT_WORDS):
         return LimitError(f"{lead} Ask for a higher quota or remove what you no longer use, then {remedy}.")

@@ -24,7 +24,7 @@ FAILED_FIRST = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED
 
 @dataclass(frozen=True)
 class Proposal:
-    """What `up` would do: ``changes`` is None if the stack is as it was asked for."""
+    """What `up` would do: ``changes`` is None if the stack is as it was asked for; linked roles may be missing yet."""
 
     name: str
     region: str
@@ -39,7 +39,7 @@ class Proposal:
     @property
     def is_empty(self) -> bool:
         """Say whether there is nothing to do."""
-        return self.changes is None
+        return not self.rows
 
     @property
     def rows(self) -> tuple[Change, ...]:
@@ -187,9 +187,9 @@ def deploy(clients: Clients, proposal: Proposal, *, tell: Tell, sleep: Sleep) ->
         FoldfleetError: a part could not be made; CloudFormation has taken back what it did.
     """
     name = proposal.name
+    for role in proposal.missing_roles:
+        make_linked_role(clients, role)
     if proposal.changes is not None:
-        for role in proposal.missing_roles:
-            make_linked_role(clients, role)
         follower = Follower(clients, name, name, tell, sleep)
         follower.begin()
         carry_out(clients, proposal.changes)

@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 _DESCRIBED_A_CALL = 100
 _RUNNING = ("STARTING", "RUNNING")
 
+_ANEW = "`submit infra down`, then `submit infra up` (the data stay)"
+"""CloudFormation does not look for what was removed behind its back: `up` alone would find nothing to change."""
+
 _REMEDIES: Sequence[tuple[tuple[str, ...], str]] = (
     (
         ("sts:assumerole", "instance profile", "instanceprofile", "service role", "servicerole"),
-        "a role of the stack was changed or removed: `submit infra up` makes it again",
+        f"a role of the stack was changed or removed: {_ANEW}",
     ),
     (
         ("subnet", "security group", "securitygroup", "vpc"),
         "a part of the network is gone: name subnets that exist with `submit infra up --subnets`",
     ),
-    (("launch template", "launchtemplate"), "the launch template was removed: `submit infra up` makes it again"),
+    (("launch template", "launchtemplate"), f"the launch template was removed: {_ANEW}"),
     (
         ("vcpulimitexceeded", "maxspotinstancecount", "quota", "limit"),
         "the account's quota is used up: ask for more vCPUs (Service Quotas, EC2, All Standard Spot Instance Requests)",
@@ -147,7 +150,7 @@ def _queue(clients: Clients, stack: Stack) -> dict[str, str]:
     }
 
 
-_MEND = "it was removed by hand: `submit infra down`, then `submit infra up` (the data stay)"
+_MEND = f"it was removed by hand: {_ANEW}"
 
 
 def _environments(clients: Clients, stack: Stack) -> Iterator[Environment]:

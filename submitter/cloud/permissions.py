@@ -31,7 +31,7 @@ def make_policy(stack: str, *, partition: str = "aws", region: str = "*", accoun
     """Return the policy for `submit infra up`, `down` and `status` of one stack.
 
     CloudFormation acts with the rights of whoever calls it, so each part of the stack needs the actions to make, change
-    and remove it.
+    and remove it. The schema of a type tells which (``handlers``; `aws cloudformation describe-type`).
     """
     grants = _grants(stack, f"arn:{partition}", f"{region}:{account}", account)
     return {"Version": "2012-10-17", "Statement": [grant.to_json() for grant in grants]}
@@ -45,7 +45,8 @@ def _grants(stack: str, arn: str, place: str, account: str) -> Sequence[Grant]:
         *_batch_grants(stack, arn, place),
         *_bucket_grants(stack, arn),
         *_image_grants(stack, arn, place),
-        *_part_grants(stack, arn, place),
+        *_host_grants(arn, place),
+        *_event_grants(stack, arn, place),
     )
 
 
@@ -74,6 +75,7 @@ def _stack_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
                 "batch:DescribeJobs",
                 "batch:ListJobs",
                 "ec2:DescribeInstanceTypeOfferings",
+                "ec2:DescribeInstances",
                 "ec2:DescribeLaunchTemplateVersions",
                 "ec2:DescribeLaunchTemplates",
                 "ec2:DescribeRouteTables",
@@ -82,6 +84,7 @@ def _stack_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
                 "ec2:DescribeVpcEndpoints",
                 "ec2:DescribeVpcs",
                 "logs:DescribeLogGroups",
+                "logs:DescribeResourcePolicies",
             ),
             ("*",),
         ),
@@ -113,6 +116,7 @@ def _role_grants(stack: str, arn: str, account: str) -> Sequence[Grant]:
                 "iam:GetPolicyVersion",
                 "iam:GetRolePolicy",
                 "iam:ListAttachedRolePolicies",
+                "iam:ListEntitiesForPolicy",
                 "iam:ListPolicyVersions",
                 "iam:ListRolePolicies",
                 "iam:PutRolePermissionsBoundary",
@@ -134,7 +138,16 @@ def _role_grants(stack: str, arn: str, account: str) -> Sequence[Grant]:
 def _handing_grants(stack: str, arn: str, account: str) -> Sequence[Grant]:
     roles = f"{arn}:iam::{account}:role/{stack}-*"
     return (
-        Grant("SeeRoles", ("iam:GetRole",), (roles, f"{arn}:iam::{account}:role/aws-service-role/*")),
+        # Of a linked role that is not there yet, nobody knows the path.
+        Grant(
+            "SeeRoles",
+            ("iam:GetRole",),
+            (
+                roles,
+                f"{arn}:iam::{account}:role/aws-service-role/*",
+                f"{arn}:iam::{account}:role/AWSServiceRoleFor*",
+            ),
+        ),
         Grant(
             "HandRolesOver",
             ("iam:PassRole",),
@@ -211,6 +224,7 @@ def _bucket_grants(stack: str, arn: str) -> Sequence[Grant]:
                 "s3:PutBucketTagging",
                 "s3:PutEncryptionConfiguration",
                 "s3:PutLifecycleConfiguration",
+                "s3:TagResource",
             ),
             (f"{arn}:s3:::{stack}-*",),
         ),
@@ -229,19 +243,21 @@ def _image_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
                 "ecr:DescribeImages",
                 "ecr:DescribeRepositories",
                 "ecr:GetLifecyclePolicy",
+                "ecr:GetRepositoryPolicy",
                 "ecr:ListImages",
                 "ecr:ListTagsForResource",
                 "ecr:PutImageScanningConfiguration",
                 "ecr:PutImageTagMutability",
                 "ecr:PutLifecyclePolicy",
                 "ecr:TagResource",
+                "ecr:UntagResource",
             ),
             (f"{arn}:ecr:{place}:repository/{stack}",),
         ),
     )
 
 
-def _part_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
+def _host_grants(arn: str, place: str) -> Sequence[Grant]:
     return (
         Grant(
             "Hosts",
@@ -264,29 +280,46 @@ def _part_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
                 for kind in ("launch-template", "route-table", "security-group", "vpc", "vpc-endpoint")
             ),
         ),
+    )
+
+
+def _event_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
+    return (
         Grant(
             "LogsAndEvents",
             (
                 "events:DeleteRule",
                 "events:DescribeRule",
+                "events:ListTagsForResource",
+                "events:ListTargetsByRule",
                 "events:PutRule",
                 "events:PutTargets",
                 "events:RemoveTargets",
                 "events:TagResource",
+                "events:UntagResource",
                 "logs:CreateLogGroup",
+                "logs:DeleteDataProtectionPolicy",
                 "logs:DeleteLogGroup",
+                "logs:DescribeIndexPolicies",
+                "logs:GetDataProtectionPolicy",
                 "logs:ListTagsForResource",
                 "logs:PutRetentionPolicy",
                 "logs:TagResource",
+                "logs:UntagResource",
                 "sqs:CreateQueue",
                 "sqs:DeleteQueue",
                 "sqs:GetQueueAttributes",
+                "sqs:GetQueueUrl",
+                "sqs:ListQueueTags",
                 "sqs:SetQueueAttributes",
                 "sqs:TagQueue",
+                "sqs:UntagQueue",
                 "states:CreateStateMachine",
                 "states:DeleteStateMachine",
                 "states:DescribeStateMachine",
+                "states:ListTagsForResource",
                 "states:TagResource",
+                "states:UntagResource",
                 "states:UpdateStateMachine",
             ),
             (

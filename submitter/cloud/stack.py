@@ -14,8 +14,11 @@ from submitter.cloud.errors import explained, message_of
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
-_NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
-"""CloudFormation takes more; names of buckets and repositories begin with it, and have neither capitals nor room."""
+_NAME = re.compile(r"(?=.{2,32}$)[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+"""CloudFormation takes more; names of buckets and repositories begin with it, and have neither capitals nor room.
+
+A repository's name has two characters or more, and no two hyphens in a row.
+"""
 
 READY = frozenset(
     {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"}
@@ -73,8 +76,8 @@ def check_stack_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"The stack name {name!r} cannot be used: it must begin with a letter and hold at most 32 lower-case "
-            "letters, digits and hyphens, such as 'foldfleet'. Name one with --stack."
+            f"The stack name {name!r} cannot be used: it must begin with a letter and hold 2 to 32 lower-case letters, "
+            "digits and single hyphens between them, such as 'foldfleet'. Name one with --stack."
         )
     return name
 
@@ -112,7 +115,7 @@ def describe_stack(clients: Clients, name: str) -> StackTypeDef | None:
     """Return what CloudFormation says of a stack, None if there is none; costs one request."""
     from botocore.exceptions import ClientError
 
-    with explained(f"Reading the stack {name!r}"):
+    with explained(f"Reading the stack {name!r} (is that the one? --stack, FOLDFLEET_STACK)"):
         try:
             found = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
         except ClientError as error:

@@ -31,7 +31,9 @@ PATIENCE_SECONDS = 1800
 _SETTLED = ("VALID",)
 _CHANGING = ("CREATING", "UPDATING", "DELETING")
 
-_UP = "`submit infra up`"
+_ANEW = "`submit infra down`, then `submit infra up`: the data stay"
+"""CloudFormation does not look for what was removed behind its back: `up` alone would find nothing to change."""
+
 _INVALID: tuple[tuple[str, str, str], ...] = (
     (
         r"not authorized to perform: ([\w-]+:\w+)",
@@ -39,9 +41,9 @@ _INVALID: tuple[tuple[str, str, str], ...] = (
         "Ask whoever runs the account which boundary or policy of the organisation denies {0}; then `submit infra up`.",
     ),
     (r"subnet.*(does not exist|not found)|InvalidSubnet", "a subnet is gone", "`submit infra up --subnets ...`"),
-    (r"security group.*(does not exist|not found)|InvalidGroup", "its security group is gone", _UP),
-    (r"launch ?template", "its launch template cannot be used", _UP),
-    (r"instance profile", "its instance profile is gone", _UP),
+    (r"security group.*(does not exist|not found)|InvalidGroup", "its security group is gone", _ANEW),
+    (r"launch ?template", "its launch template cannot be used", _ANEW),
+    (r"instance profile", "its instance profile is gone", _ANEW),
     (
         r"instance ?type.*not (supported|available)",
         "an instance type is not offered here",
@@ -52,7 +54,7 @@ _INVALID: tuple[tuple[str, str, str], ...] = (
         "the role of EC2 Spot is missing",
         "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com`",
     ),
-    (r"cluster.*(inactive|not found)", "its ECS cluster was deleted", "`submit infra down`, then `submit infra up`"),
+    (r"cluster.*(inactive|not found)", "its ECS cluster was deleted", _ANEW),
 )
 """What Batch says of an invalid compute environment: a pattern, what it means, what to do."""
 
@@ -73,7 +75,7 @@ def check_queue(clients: Clients, stack: Stack) -> Iterator[Finding]:
     with explained("Looking at the queue"):
         found = clients.batch.describe_job_queues(jobQueues=[stack.queue_arn])["jobQueues"]
     if not found:
-        yield wrong("queue", f"the queue {stack.queue_name} is gone", "`submit infra up`", ExitCode.NOT_FOUND)
+        yield wrong("queue", f"the queue {stack.queue_name} is gone", _ANEW, ExitCode.NOT_FOUND)
         return
     enable = f"`aws batch update-job-queue --job-queue {stack.queue_name} --state ENABLED`"
     yield _judge("queue", f"the queue {stack.queue_name}", found[0], enable)
@@ -88,7 +90,7 @@ def check_environments(clients: Clients, stack: Stack) -> Iterator[Finding]:
         name = arn.rpartition("/")[2]
         if arn not in found:
             text = f"the compute environment {name} is gone"
-            yield wrong("environments", text, "`submit infra up`", ExitCode.NOT_FOUND)
+            yield wrong("environments", text, _ANEW, ExitCode.NOT_FOUND)
             continue
         entry: Mapping[str, Any] = found[arn]
         resources = entry.get("computeResources", {})
@@ -156,7 +158,7 @@ def decode_invalid(reason: str) -> tuple[str, str]:
         if found := re.search(pattern, reason, flags=re.IGNORECASE | re.DOTALL):
             groups = [group or "" for group in found.groups()]
             return f"{text.format(*groups)} ({reason})", remedy.format(*groups)
-    return reason or "AWS Batch does not say why", "`submit infra up` makes it anew."
+    return reason or "AWS Batch does not say why", f"Wait some minutes. If it stays so: {_ANEW}"
 
 
 def _judge(check: str, what: str, entry: Mapping[str, Any], enable: str, use: str = "") -> Finding:

@@ -18,10 +18,12 @@ from jobspec.stores.layout import Layout
 from submitter.backends.aws import presence, world
 from submitter.backends.aws.backend import AwsBackend
 from submitter.backends.base import ArrayRequest, BackendContext, Presence, RequestState, backend_module
+from submitter.cli.run_commands import cancel_run, show_status
 from submitter.cloud.record import save_record
 from submitter.liveness import Liveness
+from submitter.preparation import Desk
 from submitter.runner import Outcome, Runner
-from submitter.standing import RunState, read_standing
+from submitter.standing import RunState, read_standing, read_view
 from tests.unit.fakebatch import FakeBatch, FakeClients, make_record, make_stack
 from tests.unit.pretend import Judge, PretendBackend, everything, make_pretended_search
 from tests.unit.test_runner import first_only, last_is_lost
@@ -313,6 +315,59 @@ def test_a_reduce_step_that_died_is_sent_again_by_the_desk(scene: Scene) -> None
     scene.sleeps = iter([mend] * 100)
     assert scene.run().summary["complete"]
     assert len(scene.batch.sent) == 3
+
+
+def test_who_follows_an_adopted_run_does_not_revive_it_when_somebody_cancels(scene: Scene, tmp_path: Path) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+
+    def cancel() -> None:
+        scene.store.create(Layout.stop(scene.search.run_id, 0), b"{}")
+        scene.live().terminate()
+
+    scene.sleeps = iter([lambda: None, cancel])
+    with pytest.raises(InterruptedRun, match=r"was cancelled.*submit resume"):
+        scene.runner(cache=tmp_path / "elsewhere").run(scene.search)
+    assert len(scene.batch.sent) == 2
+    newest = latest_round(scene.store, scene.search.run_id)
+    assert newest is not None
+    assert newest.round == 0
+
+
+def test_a_run_that_is_still_ending_after_its_cancellation_is_not_called_sent(scene: Scene) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    scene.store.create(Layout.stop(scene.search.run_id, 0), b"{}")
+    with pytest.raises(TryLaterError, match="was cancelled and is ending"):
+        scene.runner().send_off(scene.search)
+
+
+def test_a_cancellation_after_the_last_cell_still_leaves_a_table(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    scene.cloud._work(scene.batch.jobs["job-0"], scene.batch.sent[0]["parameters"])  # the reduce step waits
+
+    def work_on_what_cancel_sends() -> None:
+        scene.cloud.paused = len(scene.batch.sent) < 3
+        scene.cloud.work()
+
+    scene.batch.on_describe = work_on_what_cancel_sends
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    cancel_run(Desk(scene.settings, scene.store), scene.search.run_id, as_json=True)
+    assert json.loads(capsys.readouterr().out)["files"]["best"] is not None
+    view = read_view(scene.store, scene.search.run_id)
+    assert view is not None
+    assert view["complete"]
+
+
+def test_a_finished_run_without_a_table_says_what_makes_it(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    scene.cloud.reduces = False
+    scene.runner().send_off(scene.search)
+    scene.cloud.work()  # its reduce step died, and nobody has come since
+    show_status(Desk(scene.settings, scene.store), scene.search.run_id, as_json=False)
+    assert f"submit resume {scene.search.run_id} makes its table" in capsys.readouterr().out
 
 
 def test_a_cancelled_run_is_ended_and_not_revived(scene: Scene) -> None:

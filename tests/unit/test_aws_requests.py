@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jobspec.errors import LimitError, NotFoundError, UsageError
+from jobspec.errors import LimitError, NotFoundError
 from jobspec.grammar.data_models import DataSpec, Limits, Resources
 from jobspec.runs.rounds import RoundPlan, draft_round
 from jobspec.search.planning import ArrayPlan, Task
-from submitter.backends.aws.checks import check_platform
 from submitter.backends.aws.request import (
     MAX_NAME,
     array_call,
@@ -52,6 +51,8 @@ def test_an_array_is_one_request() -> None:
             "round": "2",
             "first_task": "0",
             "reduce": f"{ARN}:job-definition/foldfleet-reduce:3",
+            "vcpus": "4",
+            "memory_mib": "7536",
             "arrays": "1",
         },
         "containerOverrides": {
@@ -182,20 +183,6 @@ def test_what_fits_no_instance_is_refused(types: tuple[str, ...]) -> None:
 
 def test_an_unknown_family_may_be_large_enough() -> None:
     assert make_shape(64, ("c5.large", "x9zz"), Resources(vcpus=2, memory_gib=900), None).vcpus == 2
-
-
-@pytest.mark.parametrize(
-    ("platform", "types"),
-    [("linux/arm64", ("m5", "c6i")), ("linux/amd64", ("m5", "m6g.large")), ("linux/amd64", ("c7gn",))],
-)
-def test_an_image_for_other_processors_is_refused(platform: str, types: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match=f"{platform}.*submit image build --platform"):
-        check_platform(platform, types, "foldfleet:1")
-
-
-def test_an_image_for_these_processors_is_taken() -> None:
-    check_platform("linux/amd64", ("m5", "c6in", "g4dn", "r6idn.large"), "foldfleet:1")
-    check_platform("linux/arm64", ("m6g", "c7gn.xlarge"), "foldfleet:1")
 
 
 OTHER = make_record(parts=make_record().parts.model_copy(update={"packages": here() | {"numpy": "1.0"}}))

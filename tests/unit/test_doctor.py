@@ -433,8 +433,8 @@ def test_a_request_that_waits_for_a_host_is_left_alone_for_half_an_hour(
     [
         ("CLIENT_ERROR - User: arn:x is not authorized to perform: ec2:RunInstances", "denies ec2:RunInstances"),
         ("CLIENT_ERROR - The subnet ID 'subnet-1' does not exist", "--subnets"),
-        ("CLIENT_ERROR - The security group 'sg-1' does not exist", "`submit infra up`"),
-        ("CLIENT_ERROR - Launch Template lt-1 not found", "`submit infra up`"),
+        ("CLIENT_ERROR - The security group 'sg-1' does not exist", "`submit infra down`"),
+        ("CLIENT_ERROR - Launch Template lt-1 not found", "`submit infra down`"),
         ("The Spot service-linked role is missing", "spot.amazonaws.com"),
         ("CLIENT_ERROR - ECS cluster is INACTIVE", "`submit infra down`"),
         ("INTERNAL_ERROR - try again", "`submit infra up`"),

@@ -23,10 +23,10 @@ from submitter.cloud.bucket import Home
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import SERVICE, explained
 from submitter.cloud.following import Follower, explain_failure
-from submitter.cloud.infra import propose_stack
+from submitter.cloud.infra import Proposal, deploy, propose_stack
 from submitter.cloud.network import Network, find_network
 from submitter.cloud.overview import count_tasks, explain_reason
-from submitter.cloud.stack import find_stack, read_stack
+from submitter.cloud.stack import check_stack_name, find_stack, read_stack
 from submitter.cloud.teardown import Doomed, Request, check_name_typed
 from submitter.cloud.template import defaults, load_template
 from submitter.cloud.wishes import Wishes, make_parameters
@@ -113,6 +113,12 @@ def test_a_stack_is_read_from_its_outputs() -> None:
 def test_a_stack_that_cannot_be_used(answer: Any, kind: type[FoldfleetError], words: str) -> None:
     with pytest.raises(kind, match=words):
         find_stack(clients_of(cloudformation=Answers(answer)), "foldfleet")
+
+
+@pytest.mark.parametrize("name", ["a", "a--b", "a-", "-a", "A", "1a", "a" * 33, "a_b", ""])
+def test_names_that_a_bucket_or_a_repository_cannot_begin_with_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="2 to 32 lower-case"):
+        check_stack_name(name)
 
 
 def test_an_output_that_is_no_number_is_told() -> None:
@@ -350,7 +356,40 @@ def test_each_thing_is_told_once_and_the_first_failure_is_the_reason() -> None:
     assert "SpotEnvironment" in error.message
 
 
+def test_a_stack_that_has_not_begun_to_change_is_not_taken_for_changed() -> None:
+    old = [event(1, "Old", "CREATE_COMPLETE")]
+    news = [*old, event(2, "Queue", "UPDATE_COMPLETE")]
+    stacks = [described(status) for status in ("CREATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_COMPLETE")]
+    waited: list[float] = []
+    clients = clients_of(cloudformation=Answers(*stacks, events=[old, old, news]))
+    follower = Follower(clients, ARN, "foldfleet", ignore, waited.append)
+    follower.begin()
+    assert follower.wait() == "UPDATE_COMPLETE"
+    assert len(waited) == 2
+
+
+def test_a_stack_to_which_nothing_happens_is_believed_in_the_end() -> None:
+    waited: list[float] = []
+    clients = clients_of(cloudformation=Answers(described("UPDATE_COMPLETE")))
+    assert Follower(clients, ARN, "foldfleet", ignore, waited.append).wait() == "UPDATE_COMPLETE"
+    assert len(waited) == 6
+
+
+def test_linked_roles_are_made_for_a_stack_that_stays_as_it_is() -> None:
+    made: list[str] = []
+    iam = SimpleNamespace(create_service_linked_role=lambda **asked: made.append(asked["AWSServiceName"]))
+    clients = clients_of(iam=iam, cloudformation=Answers(described("UPDATE_COMPLETE")))
+    home = Home("bucket", "aws", is_new=False, has_own_policy=True)
+    network = Network("vpc-1", ("subnet-1",))
+    proposal = Proposal("foldfleet", "us-east-1", "1", None, (), ("AWSServiceRoleForBatch",), home, network, {})
+    assert not proposal.is_empty
+    assert deploy(clients, proposal, tell=ignore, sleep=ignore).name == "foldfleet"
+    assert made == ["batch.amazonaws.com"]
+
+
 def test_failures_are_told_apart() -> None:
+    attached = [("SubmitterPolicy", "Cannot delete a policy attached to entities.")]
+    assert "Entities attached" in explain_failure("f", "DELETE_FAILED", attached, "again").message
     limit = explain_failure("f", "ROLLBACK_COMPLETE", [("X", "Maximum number of VPCs was reached")], "again")
     assert isinstance(limit, LimitError)
     assert isinstance(explain_failure("f", "ROLLBACK_COMPLETE", [("X", "already exists")], "again"), UsageError)
@@ -397,7 +436,7 @@ def test_an_array_counts_its_children_and_not_itself() -> None:
     [
         ("ComputeEnvironment Healthy", ""),
         ("", ""),
-        ("CLIENT_ERROR - Not authorized to perform sts:AssumeRole", "infra up"),
+        ("CLIENT_ERROR - Not authorized to perform sts:AssumeRole", "infra down"),
         ("CLIENT_ERROR - The subnet ID 'subnet-1' does not exist", "--subnets"),
         ("INTERNAL_ERROR - You have requested more vCPU: VcpuLimitExceeded", "quota"),
         ("CLIENT_ERROR - Launch template lt-1 not found", "launch template"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import logging
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -243,6 +245,20 @@ def test_the_exit_code_says_whether_to_try_again(
     session = SimpleNamespace(run=lambda *_: finished, was_reclaimed=reclaimed)
     monkeypatch.setattr(step, "load_round", lambda *_: None)
     monkeypatch.setattr(step, "_make_session", lambda *_: session)
+    assert work(open_store(store_url), "r", 0, 0) == exit_code
+
+
+@pytest.mark.parametrize(("job", "exit_code"), [("", 130), ("job-1", 75)])
+def test_a_signal_on_batch_means_that_the_host_goes(
+    store_url: str, job: str, exit_code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    monkeypatch.setenv("AWS_BATCH_JOB_ID", job)
+    monkeypatch.setattr(step, "load_round", lambda *_: None)
+    monkeypatch.setattr(step, "_make_session", lambda *_: SimpleNamespace(run=run, was_reclaimed=False))
     assert work(open_store(store_url), "r", 0, 0) == exit_code
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobspec import protocol
 from jobspec.engine import Engine, Numerics
 from jobspec.errors import UsageError
-from submitter.backends.aws import checks, steps
+from submitter.backends.aws import steps
 from submitter.backends.aws.request import Site, answer_token, array_call, reduce_call
 from submitter.backends.aws.sending import find, send
 from submitter.backends.aws.shape import Shape, make_shape
@@ -20,6 +20,7 @@ from submitter.backends.aws.world import World, check_store, open_world
 from submitter.backends.base import AWS, ArrayRequest, BackendContext, Ending, Request
 from submitter.backends.local import LocalBackend
 from submitter.cloud.record import ImageRecord, choose_record
+from submitter.cloud.registry import check_pushed
 from submitter.images.parts import check_modules
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class AwsBackend:
         """See that the store is the stack's, and that hosts can start the image: two requests, once."""
         if not self._checked:
             check_store(self._context.store, self._world.stack)
-            checks.check_image(self._world.clients, self._world.stack, self._record)
+            check_pushed(self._world.clients, self._world.stack, self._record)
             self._checked = True
 
     def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:

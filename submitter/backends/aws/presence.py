@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobspec.errors import ExitCode, FoldfleetError
+from jobspec.errors import ExitCode, FoldfleetError, UsageError
 from jobspec.protocol import parse_job_stream
 from jobspec.runs.rounds import RoundPlan, latest_round
 from submitter.backends.aws import reasons
@@ -31,6 +31,9 @@ _LISTED = 100
 _TAIL_LINES = 40
 _NAMED = 3
 
+_OF_AN_EARLIER_TRY = frozenset({"reclaimed", "timeout", "terminated", "memory", "other"})
+"""Reasons that a request which waits again may still carry, and which do not keep it waiting."""
+
 _REFUSALS = frozenset({ExitCode.SPEC, ExitCode.DATA, ExitCode.ACCESS, ExitCode.NOT_FOUND, ExitCode.LIMIT})
 """Exit codes with which a task refuses, and leaves the reason as its last words."""
 
@@ -44,6 +47,7 @@ def sighting(
     """Return how the requests of a run's newest round stand: one call for all of them, one more for what is stuck."""
     clients, plan = make(), _plan(presence)
     handles = [] if plan is None else _handles(presence, plan)
+    _check_region(clients, handles)
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
     seen: list[RequestSeen] = []
     notes: list[str] = []
@@ -78,6 +82,7 @@ def terminate(presence: Presence, make: ClientsMaker = shared_clients) -> None:
     """
     clients, plan = make(), _plan(presence)
     handles = [] if plan is None else _handles(presence, plan)
+    _check_region(clients, handles)
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
     for handle in reversed(handles):  # the reduce step first, so that it is not started by what ends now
         detail = details.get(str(handle["job_id"]), {})
@@ -87,7 +92,7 @@ def terminate(presence: Presence, make: ClientsMaker = shared_clients) -> None:
 
 
 def explain(presence: Presence, make: ClientsMaker = shared_clients) -> Trouble | None:
-    """Return why tasks of the run's newest round ended early: two calls for each array that failed, and a log's end."""
+    """Return why tasks of the run's newest round ended early: three calls for each failed array, and a log's end."""
     clients, plan = make(), _plan(presence)
     handles = [] if plan is None else _handles(presence, plan)[: len(plan.arrays)]
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
@@ -189,6 +194,20 @@ def _handles(presence: Presence, plan: RoundPlan) -> list[Handle]:
     return handles
 
 
+def _check_region(clients: Clients, handles: Iterable[Handle]) -> None:
+    """Refuse to look for requests where they are not: they would seem to have ended.
+
+    Raises:
+        UsageError: they were sent to another region.
+    """
+    there = next((str(handle["region"]) for handle in handles if handle.get("region")), clients.region)
+    if there != clients.region:
+        raise UsageError(
+            f"The run was sent to {there}, and your AWS settings say {clients.region}. Type "
+            f"`export AWS_REGION={there}`, then the same command."
+        )
+
+
 def _sent_unrecorded(presence: Presence, plan: RoundPlan, index: int) -> Iterator[Handle]:
     world = open_world(presence.settings.stack)
     name = round_name(plan, f"a{index}" if index < len(plan.arrays) else "reduce")
@@ -200,7 +219,7 @@ def _notes(clients: Clients, detail: Mapping[str, Any], seen: RequestSeen, run_i
     """Yield what a person should know of a request: that it is stuck, or that tasks of it failed."""
     if seen.state is RequestState.WAITING:
         reason = waiting_reason(clients, detail)
-        if reason is not None and reason.kind != "other":
+        if reason is not None and reason.kind not in _OF_AN_EARLIER_TRY:
             yield f"{seen.name} waits: {reasons.advise(reason, run_id)}"
     failed = seen.counts.get(RequestState.FAILED, 0)
     if failed and not (detail.get("dependsOn") and _reason_kind(detail) == "dependency"):
@@ -228,7 +247,8 @@ def _failed(clients: Clients, detail: Mapping[str, Any]) -> list[Mapping[str, An
     """Return the failed tasks of a request, a hundred at most: the request itself if it is no array."""
     if not detail.get("arrayProperties", {}).get("size"):
         return [detail]
-    return _children(clients, str(detail["jobId"]), "FAILED", limit=_LISTED)
+    listed = {str(one["jobId"]): one for one in _children(clients, str(detail["jobId"]), "FAILED", limit=_LISTED)}
+    return list((listed | describe(clients, list(listed))).values())  # only the details tell why a try never started
 
 
 def _children(clients: Clients, parent: str, status: str, limit: int) -> list[Mapping[str, Any]]:

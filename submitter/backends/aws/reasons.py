@@ -170,7 +170,9 @@ def decode(status_reason: str, container_reason: str = "", exit_code: int | None
 def reason_of(detail: Mapping[str, Any]) -> Reason | None:
     """Return the reason in what DescribeJobs or ListJobs tells of one job."""
     container = detail.get("container") or {}
-    return decode(str(detail.get("statusReason") or ""), str(container.get("reason") or ""), container.get("exitCode"))
+    last = next((one.get("container") or {} for one in reversed(detail.get("attempts") or [])), {})
+    words = str(container.get("reason") or last.get("reason") or "")
+    return decode(str(detail.get("statusReason") or ""), words, container.get("exitCode"))
 
 
 def advise(reason: Reason, run_id: str) -> str:

@@ -79,8 +79,11 @@ def array_call(site: Site, plan: RoundPlan, index: int, array: ArrayPlan) -> Cal
         "run": plan.run_id,
         "round": str(plan.round),
         "first_task": str(array.first_task),
-        # For the stack's rule, which starts the reduce step where the one that waits for the arrays never will.
+        # For the stack's rule, which starts the reduce step where the one that waits for the arrays never will; as
+        # large as a task, since the refit loads all rows.
         "reduce": site.record.definitions["reduce"],
+        "vcpus": str(site.shape.vcpus),
+        "memory_mib": str(site.shape.memory_mib),
         "arrays": str(len(plan.arrays)),
     }
     call = _call(site, round_name(plan, f"a{index}"), "work", parameters, run_id=plan.run_id)

@@ -48,15 +48,15 @@ def default_store(settings: Settings) -> str:
 
 
 def check_store(store: Store, stack: Stack) -> None:
-    """Refuse a store that the roles of the stack cannot use.
+    """Refuse a store that the roles of the stack cannot use: their rights name its folders one by one.
 
     Raises:
-        UsageError: it is not the stack's, nor inside it.
+        UsageError: it is not the stack's.
     """
     given, allowed = store.url.rstrip("/"), stack.store_url.rstrip("/")
-    if given != allowed and not given.startswith(f"{allowed}/"):
+    if given != allowed:
         raise UsageError(
             f"The store is {store.url}, and what runs in the stack {stack.name!r} may use {allowed} alone. "
-            f"Leave --store out, or type --store {allowed} (or a prefix inside it); FOLDFLEET_STORE and `store` in the "
-            "configuration file count, too."
+            f"Leave --store out, or type --store {allowed}; FOLDFLEET_STORE and `store` in the configuration file "
+            "count, too."
         )

@@ -130,10 +130,12 @@ def _patch_buckets(make_bucket: MakeBucket, remove_bucket: Callable[[str], bool]
         set_bucket(name, document["Properties"])
         return bucket
 
-    def redeploy_whole(cls: Any, original: Any, name: str, document: Any, *given: Any) -> Any:
-        document["Properties"].setdefault("BucketName", original.name)
-        bucket = redeploy(cls, original, name, document, *given)
-        set_bucket(bucket.name, document["Properties"])
+    def redeploy_whole(
+        cls: Any, original_resource: Any, new_resource_name: str, cloudformation_json: Any, *given: Any, **named: Any
+    ) -> Any:
+        cloudformation_json["Properties"].setdefault("BucketName", original_resource.name)
+        bucket = redeploy(cls, original_resource, new_resource_name, cloudformation_json, *given, **named)
+        set_bucket(bucket.name, cloudformation_json["Properties"])
         return bucket
 
     def delete_deployed(cls: Any, name: str, *_given: Any) -> None:
@@ -196,9 +198,12 @@ def _patch_state_machines() -> None:
     def deploy_written(cls: Any, name: str, document: Any, *given: Any, **named: Any) -> Any:
         return deploy(cls, name, written(document), *given, **named)
 
-    def redeploy_written(cls: Any, original: Any, name: str, document: Any, *given: Any) -> Any:
-        document["Properties"].setdefault("StateMachineName", original.name)
-        return redeploy(cls, original, name, written(document), *given)
+    def redeploy_written(
+        cls: Any, original_resource: Any, new_resource_name: str, cloudformation_json: Any, *given: Any, **named: Any
+    ) -> Any:
+        cloudformation_json["Properties"].setdefault("StateMachineName", original_resource.name)
+        document = written(cloudformation_json)
+        return redeploy(cls, original_resource, new_resource_name, document, *given, **named)
 
     replace(
         StateMachine,

@@ -60,7 +60,8 @@ class ApiCall:
         if self.action in _FREE:
             return []
         make = _RESOURCES.get(self.action, _everything)
-        own = [Asked(self.action, arn, tags_of(arn)) for arn in make(self.parameters)]
+        keys = _CONTEXT.get(self.action, _nothing)(self.parameters)
+        own = [Asked(self.action, arn, {**tags_of(arn), **keys}) for arn in make(self.parameters)]
         return own + [right for more in _MORE.get(self.action, ()) for right in more(self.parameters)]
 
 
@@ -120,6 +121,10 @@ def tags_of(resource: str) -> dict[str, list[str]]:
     return {f"aws:resourcetag/{name.lower()}": [value] for name, value in found.items()}
 
 
+def _nothing(_given: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {}
+
+
 def _everything(_given: Mapping[str, Any]) -> list[str]:
     return ["*"]
 
@@ -158,7 +163,16 @@ def _stack(given: Mapping[str, Any]) -> list[str]:
 
 
 def _role(given: Mapping[str, Any]) -> list[str]:
-    return [f"arn:{PARTITION}:iam::{ACCOUNT}:role/{given.get('RoleName', '*')}"]
+    """Return the ARN of a role, with its path where there is such a role."""
+    from moto.iam.models import iam_backends
+
+    name = given.get("RoleName", "*")
+    known = iam_backends[ACCOUNT][PARTITION].roles.values()
+    return [next((role.arn for role in known if role.name == name), f"arn:{PARTITION}:iam::{ACCOUNT}:role/{name}")]
+
+
+def _quota(given: Mapping[str, Any]) -> list[str]:
+    return [arn("servicequotas", f"{given.get('ServiceCode', '*')}/{given.get('QuotaCode', '*')}")]
 
 
 def _named(key: str) -> Callable[[Mapping[str, Any]], list[str]]:
@@ -223,10 +237,20 @@ _RESOURCES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "events:ListTargetsByRule": lambda given: [arn("events", f"rule/{given.get('Rule', '*')}")],
     "events:PutEvents": lambda _given: [arn("events", "event-bus/default")],
     "iam:GetRole": _role,
+    "iam:CreateServiceLinkedRole": lambda given: [
+        f"arn:{PARTITION}:iam::{ACCOUNT}:role/aws-service-role/{given.get('AWSServiceName', '*')}/AWSServiceRoleFor*"
+    ],
+    "servicequotas:GetServiceQuota": _quota,
     "iam:SimulatePrincipalPolicy": _named("PolicySourceArn"),
     **{f"ecr:{name}": _repository for name in _ECR},
     **{f"cloudformation:{name}": _stack for name in _CLOUDFORMATION},
 }
+
+
+_CONTEXT: dict[str, Callable[[Mapping[str, Any]], dict[str, list[str]]]] = {
+    "iam:CreateServiceLinkedRole": lambda given: {"iam:awsservicename": [given.get("AWSServiceName", "")]},
+}
+"""Condition keys that a request's own parameters are."""
 
 
 def _pass_roles(given: Mapping[str, Any]) -> list[Asked]:
