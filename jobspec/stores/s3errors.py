@@ -267,7 +267,7 @@ _TABLE: tuple[tuple[frozenset[str], Callable[[_Refusal, Asked], FoldfleetError]]
 def _explain_no_answer(error: Exception, asked: Asked) -> FoldfleetError:
     """Explain what the client raised by itself, by the name of its class: importing botocore here would be slow."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & _NO_CREDENTIALS:
+    if names & NO_CREDENTIALS:
         return AccessError(
             f"There are no usable AWS credentials for {asked.url}: {_flat(error)}. Set AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure' or 'aws sso login', then run the "
@@ -302,7 +302,7 @@ def _flat(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-_NO_CREDENTIALS = {
+NO_CREDENTIALS = {
     "NoCredentialsError",
     "PartialCredentialsError",
     "CredentialRetrievalError",
@@ -315,5 +315,7 @@ _NO_CREDENTIALS = {
     "MetadataRetrievalError",
     "UnknownCredentialError",
 }
+"""What botocore raises where there are no credentials to sign with."""
+
 _DAMAGED = {"FlexibleChecksumError", "ChecksumError", "IncompleteReadError", "ResponseStreamingError", "ShortBodyError"}
 _UNREACHABLE = {"HTTPClientError", "ConnectionError", "ConnectionClosedError", "ReadTimeoutError", "OSError"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobspec.errors import AccessError, FoldfleetError, TryLaterError, UsageError
-from jobspec.stores.s3errors import code_of, status_of
+from jobspec.stores.s3errors import NO_CREDENTIALS, code_of, status_of
 
 _TOLD_ACTION = re.compile(
     r"not authorized to perform: (?P<action>[\w-]+:\w+)(?:.*? on resource: \"?(?P<resource>[^\s\"]+))?"
@@ -65,19 +65,6 @@ _BUSY = {
     "InternalFailure",
     "ServiceUnavailable",
     "Unavailable",
-}
-_NO_CREDENTIALS = {
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "CredentialRetrievalError",
-    "NoAuthTokenError",
-    "TokenRetrievalError",
-    "SSOError",
-    "LoginError",
-    "ProfileNotFound",
-    "RefreshWithMFAUnsupportedError",
-    "MetadataRetrievalError",
-    "UnknownCredentialError",
 }
 _UNREACHABLE = {"HTTPClientError", "ConnectionError"}
 
@@ -184,7 +171,7 @@ def resource_of(error: BaseException) -> str:
 
 def _explain_no_answer(error: Exception, what: str) -> FoldfleetError:
     names = {kind.__name__ for kind in type(error).__mro__}
-    if names & _NO_CREDENTIALS:
+    if names & NO_CREDENTIALS:
         return AccessError(
             f"{what} failed: there are no usable AWS credentials: {_flat(error)}. Set AWS_PROFILE, or "
             f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run 'aws configure' or 'aws sso login', {_AGAIN}."

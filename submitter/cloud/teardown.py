@@ -11,6 +11,7 @@ from jobspec.stores.s3errors import code_of
 from submitter.cloud import bucket as buckets
 from submitter.cloud.changes import Sleep
 from submitter.cloud.clients import Clients
+from submitter.cloud.definitions import STEPS
 from submitter.cloud.errors import explained, message_of
 from submitter.cloud.following import Follower, Tell, explain_failure
 from submitter.cloud.infra import check_ours, parameters_of
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 ACTIVE: tuple[JobStatusType, ...] = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 """States of a request that has not ended."""
-
-STEPS = ("work", "reduce", "prepare")
-"""What the names of a stack's job definitions have after the stack's own."""
 
 _REASON = "submit infra down"
 _IMAGES_A_CALL = 100
