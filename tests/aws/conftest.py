@@ -10,7 +10,6 @@ STORIES = ("test_infra.py", "test_push.py", "test_run.py")
 EVERY_TIME = (
     "test_up_twice_then_status_down_and_up_again",
     "test_a_detached_run_ends_without_its_desk_and_another_one_tells_its_answer",
-    "test_a_lost_acknowledgement_gives_no_second_array",
 )
 
 

@@ -91,7 +91,6 @@ def each(num: int, strikes: int, *marks: pytest.MarkDecorator) -> list[Any]:
 @pytest.mark.parametrize(
     ("seed", "num"),
     [
-        *each(1, 2),
         *each(5, 4, pytest.mark.thorough),  # 20 moments
         *each(10, 5, pytest.mark.soak),
     ],

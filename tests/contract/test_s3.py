@@ -401,9 +401,12 @@ def test_other_servers_are_asked_by_path_and_aws_by_host(s3_url: str, monkeypatc
     assert signed(S3Store("s3://bucket/x")) == "http://localhost:2/bucket/k"
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     # Not the global endpoint, which would redirect every piece.
     assert signed(S3Store("s3://bucket/x")) == "https://bucket.s3.eu-central-1.amazonaws.com/k"
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")  # what other tools of AWS read, and read first
+    assert signed(S3Store("s3://bucket/x")) == "https://bucket.s3.eu-west-1.amazonaws.com/k"
     assert signed(S3Store("s3://buck.et/x")).endswith("amazonaws.com/buck.et/k"), "no certificate covers such a host"
 
 
