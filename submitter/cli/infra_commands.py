@@ -12,6 +12,7 @@ import typer
 
 from jobspec.errors import AccessError, ExitCode, InterruptedRun, UsageError
 from jobspec.settings import load_settings
+from submitter.cli.display import count
 from submitter.cli.infra_printing import changes_table, print_overview, print_stack
 from submitter.cli.show import show_all
 from submitter.cli.talk import answer, say, write
@@ -179,7 +180,7 @@ def lower_stack(stack: str | None, flags: DownFlags) -> int:
 def _doom(doomed: Doomed, flags: DownFlags) -> list[str]:
     place = f"in {doomed.region} of account {doomed.account}"
     lines = [f"The stack {doomed.name} {place} ({doomed.status})"] if doomed.stack_id else []
-    lines += [f"Its {doomed.num_images} images and {len(doomed.definitions)} job definitions"] * bool(
+    lines += [f"Its {count(doomed.num_images, 'image')} and {count(len(doomed.definitions), 'job definition')}"] * bool(
         doomed.num_images or doomed.definitions
     )
     if doomed.requests:

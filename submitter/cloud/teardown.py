@@ -150,7 +150,7 @@ def remove(clients: Clients, doomed: Doomed, *, delete_data: bool, tell: Tell, s
         for arn in doomed.definitions:
             clients.batch.deregister_job_definition(jobDefinition=arn)
     if doomed.num_images:
-        tell(f"Removing {doomed.num_images} images of the repository {doomed.name}")
+        tell(f"Emptying the repository {doomed.name}")
         _delete_images(clients, doomed.name)
     if doomed.stack_id is not None:
         _delete_stack(clients, doomed, tell, sleep)
