@@ -187,6 +187,9 @@ def _doom(doomed: Doomed, flags: DownFlags) -> list[str]:
         names = ", ".join(request.name for request in doomed.requests[:5])
         more = f" and {len(doomed.requests) - 5} more" if len(doomed.requests) > 5 else ""
         lines.append(f"{len(doomed.requests)} requests that run or wait are terminated: {names}{more}")
+    if doomed.holders:
+        names = ", ".join(f"{holder.kind} {holder.name}" for holder in doomed.holders)
+        lines.append(f"Its policy for submitters, which is detached from {names}")
     if flags.delete_data and doomed.bucket_exists:
         lines.append(f"ALL DATA in {doomed.data}")
     return lines

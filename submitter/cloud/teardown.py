@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jobspec.errors import TryLaterError, UsageError
 from jobspec.stores.s3errors import code_of
@@ -19,6 +19,7 @@ from submitter.cloud.stack import check_stack_name, describe_stack
 
 if TYPE_CHECKING:
     from mypy_boto3_batch.literals import JobStatusType
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 ACTIVE: tuple[JobStatusType, ...] = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 """States of a request that has not ended."""
@@ -49,8 +50,19 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """A user, group or role to whom the stack's policy for submitters is attached."""
+
+    kind: Literal["user", "group", "role"]
+    name: str
+
+
+@dataclass(frozen=True)
 class Doomed:
-    """What `down` would remove; ``stack_id`` is None if there is no stack."""
+    """What `down` would remove; ``stack_id`` is None if there is no stack.
+
+    ``holders`` lose the ``policy``: IAM deletes none that is attached to anybody.
+    """
 
     name: str
     region: str
@@ -65,6 +77,8 @@ class Doomed:
     requests: tuple[Request, ...]
     definitions: tuple[str, ...]
     num_images: int
+    policy: str = ""
+    holders: tuple[Holder, ...] = ()
 
     @property
     def data(self) -> str:
@@ -90,6 +104,7 @@ def survey(clients: Clients, name: str) -> Doomed:
     parameters = parameters_of(described)
     bucket = parameters.get("BucketName") or buckets.default_bucket(clients, name)
     there = buckets.exists(clients, bucket)
+    policy = _policy_of(described)
     return Doomed(
         name=name,
         region=clients.region,
@@ -104,7 +119,39 @@ def survey(clients: Clients, name: str) -> Doomed:
         requests=tuple(active_requests(clients, name)) if described else (),
         definitions=tuple(definition.arn for definition in definitions_of(clients, name)),
         num_images=sum(1 for _ in _images(clients, name)),
+        policy=policy,
+        holders=tuple(_holders(clients, policy)) if policy else (),
     )
+
+
+def _policy_of(described: StackTypeDef | None) -> str:
+    outputs = described.get("Outputs", []) if described else []
+    return next((str(one["OutputValue"]) for one in outputs if one.get("OutputKey") == "SubmitterPolicyArn"), "")
+
+
+def _holders(clients: Clients, policy: str) -> Iterator[Holder]:
+    from botocore.exceptions import ClientError
+
+    with explained("Looking who has the policy of submitters"):
+        try:
+            for page in clients.iam.get_paginator("list_entities_for_policy").paginate(PolicyArn=policy):
+                yield from (Holder("user", str(one["UserName"])) for one in page["PolicyUsers"])
+                yield from (Holder("group", str(one["GroupName"])) for one in page["PolicyGroups"])
+                yield from (Holder("role", str(one["RoleName"])) for one in page["PolicyRoles"])
+        except ClientError as error:
+            if code_of(error) != "NoSuchEntity":
+                raise
+
+
+def _detach(clients: Clients, doomed: Doomed) -> None:
+    with explained("Detaching the policy of submitters"):
+        for holder in doomed.holders:
+            if holder.kind == "user":
+                clients.iam.detach_user_policy(UserName=holder.name, PolicyArn=doomed.policy)
+            elif holder.kind == "group":
+                clients.iam.detach_group_policy(GroupName=holder.name, PolicyArn=doomed.policy)
+            else:
+                clients.iam.detach_role_policy(RoleName=holder.name, PolicyArn=doomed.policy)
 
 
 def active_requests(clients: Clients, queue: str) -> Iterator[Request]:
@@ -144,6 +191,7 @@ def remove(clients: Clients, doomed: Doomed, *, delete_data: bool, tell: Tell, s
         FoldfleetError: CloudFormation could not remove something.
         InterruptedRun: Ctrl-C; AWS goes on.
     """
+    _detach(clients, doomed)  # first: whoever builds may lack this right, and then nothing has been removed
     if doomed.requests:
         _stop(clients, doomed, tell, sleep)
     with explained("Removing the job definitions"):

@@ -100,6 +100,8 @@ def story(cloud: Cloud, image: str, tmp_path_factory: pytest.TempPathFactory) ->
     tell(cloud, desk, image, outputs)
     builder("infra", "status")
     builder("infra", "up", "--yes", "--max-vcpus", 8)
+    # Who may build need not have a right on users: then the policy is taken from them before.
+    cloud.client("iam").detach_user_policy(UserName="rights-desk", PolicyArn=outputs["SubmitterPolicyArn"])
     builder("infra", "down", "--yes", "--delete-data")
     return Story(cloud, home, cloud.calls(start=begin), deployment, json.loads(policy))
 

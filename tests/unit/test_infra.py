@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest import mock
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
@@ -27,7 +28,7 @@ from submitter.cloud.infra import Proposal, deploy, propose_stack
 from submitter.cloud.network import Network, find_network
 from submitter.cloud.overview import count_tasks, explain_reason
 from submitter.cloud.stack import check_stack_name, find_stack, read_stack
-from submitter.cloud.teardown import Doomed, Request, check_name_typed
+from submitter.cloud.teardown import Doomed, Holder, Request, check_name_typed, remove
 from submitter.cloud.template import defaults, load_template
 from submitter.cloud.wishes import Wishes, make_parameters
 
@@ -223,6 +224,48 @@ def test_data_are_deleted_only_when_their_bucket_was_typed() -> None:
     check_name_typed(doomed, " bucket ")
     with pytest.raises(UsageError, match="nothing was removed"):
         check_name_typed(doomed, "y")
+
+
+class FakeIam:
+    """IAM: which calls came, and which are refused."""
+
+    def __init__(self, refused: bool = False) -> None:
+        self.calls: list[tuple[str, ...]] = []
+        self._refused = refused
+
+    def __getattr__(self, name: str) -> Any:
+        def call(PolicyArn: str, **given: str) -> None:
+            self.calls.append((name, *given.values()))
+            if self._refused:
+                told: Any = {
+                    "Error": {"Code": "AccessDenied", "Message": f"not authorized to perform: iam:{name}"},
+                    "ResponseMetadata": {"HTTPStatusCode": 403},
+                }
+                raise ClientError(told, "DetachUserPolicy")
+
+        return call
+
+
+HELD = Doomed(
+    "foldfleet", "r", "a", None, "X", "q", "bucket", "foldfleet", False, True, (), ("arn",), 0, "policy",
+    (Holder("user", "ann"), Holder("group", "ml"), Holder("role", "ci")),
+)  # fmt: skip
+
+
+def test_the_policy_is_taken_from_whoever_has_it() -> None:
+    iam, batch = FakeIam(), mock.Mock()
+    remove(mock.Mock(iam=iam, batch=batch), HELD, delete_data=False, tell=lambda _: None, sleep=lambda _: None)
+    wanted = [("detach_user_policy", "ann"), ("detach_group_policy", "ml"), ("detach_role_policy", "ci")]
+    assert iam.calls == wanted
+    batch.deregister_job_definition.assert_called_once_with(jobDefinition="arn")
+
+
+def test_nothing_is_removed_by_whom_may_not_take_the_policy_away() -> None:
+    batch = mock.Mock()
+    clients = mock.Mock(iam=FakeIam(refused=True), batch=batch)
+    with pytest.raises(AccessError, match="iam:"):
+        remove(clients, HELD, delete_data=False, tell=lambda _: None, sleep=lambda _: None)
+    batch.deregister_job_definition.assert_not_called()
 
 
 HOME = Home("foldfleet-1-us-east-1", "aws", is_new=True, has_own_policy=True)

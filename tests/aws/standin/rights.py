@@ -171,6 +171,14 @@ def _role(given: Mapping[str, Any]) -> list[str]:
     return [next((role.arn for role in known if role.name == name), f"arn:{PARTITION}:iam::{ACCOUNT}:role/{name}")]
 
 
+def _principal(kind: str) -> Callable[[Mapping[str, Any]], list[str]]:
+    return lambda given: [f"arn:{PARTITION}:iam::{ACCOUNT}:{kind}/{given.get(f'{kind.title()}Name', '*')}"]
+
+
+def _policy_arn(given: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {"iam:policyarn": [given.get("PolicyArn", "")]}
+
+
 def _quota(given: Mapping[str, Any]) -> list[str]:
     return [arn("servicequotas", f"{given.get('ServiceCode', '*')}/{given.get('QuotaCode', '*')}")]
 
@@ -237,6 +245,10 @@ _RESOURCES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "events:ListTargetsByRule": lambda given: [arn("events", f"rule/{given.get('Rule', '*')}")],
     "events:PutEvents": lambda _given: [arn("events", "event-bus/default")],
     "iam:GetRole": _role,
+    "iam:DetachUserPolicy": _principal("user"),
+    "iam:DetachGroupPolicy": _principal("group"),
+    "iam:DetachRolePolicy": _role,
+    "iam:ListEntitiesForPolicy": _named("PolicyArn"),
     "iam:CreateServiceLinkedRole": lambda given: [
         f"arn:{PARTITION}:iam::{ACCOUNT}:role/aws-service-role/{given.get('AWSServiceName', '*')}/AWSServiceRoleFor*"
     ],
@@ -248,6 +260,9 @@ _RESOURCES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
 
 
 _CONTEXT: dict[str, Callable[[Mapping[str, Any]], dict[str, list[str]]]] = {
+    "iam:DetachUserPolicy": _policy_arn,
+    "iam:DetachGroupPolicy": _policy_arn,
+    "iam:DetachRolePolicy": _policy_arn,
     "iam:CreateServiceLinkedRole": lambda given: {"iam:awsservicename": [given.get("AWSServiceName", "")]},
 }
 """Condition keys that a request's own parameters are."""
