@@ -1,0 +1,58 @@
+"""The names in the definitions of the state machines: those of a stack, or CloudFormation's holes for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Names:
+    """What differs from stack to stack; every field is a text, also the numbers.
+
+    ``instance_types`` and ``data_places`` are lists with commas between. ``topic_arn`` is empty without one;
+    ``intake_machine`` and ``search_machine`` are ARNs, used by one definition each (none can name itself).
+    """
+
+    partition: str
+    region: str
+    account: str
+    stack: str
+    bucket: str
+    store_prefix: str
+    queue_arn: str
+    max_vcpus: str
+    instance_types: str
+    data_places: str
+    spec_prefix: str
+    data_prefix: str
+    topic_arn: str
+    max_cells: str
+    max_task_vcpus: str
+    max_task_memory_gib: str
+    max_hours: str
+    max_vcpu_hours: str
+    search_machine: str = ""
+
+
+HOLES = Names(
+    partition="${AWS::Partition}",
+    region="${AWS::Region}",
+    account="${AWS::AccountId}",
+    stack="${AWS::StackName}",
+    bucket="${BucketName}",
+    store_prefix="${StorePrefix}",
+    queue_arn="${Queue}",
+    max_vcpus="${MaxVcpus}",
+    instance_types="${InstanceTypesText}",
+    data_places="${DataPlacesText}",
+    spec_prefix="${SpecPrefix}",
+    data_prefix="${DataPrefix}",
+    topic_arn="${NotifyTopicArn}",
+    max_cells="${UploadMaxCells}",
+    max_task_vcpus="${UploadMaxTaskVcpus}",
+    max_task_memory_gib="${UploadMaxTaskMemoryGib}",
+    max_hours="${UploadMaxHours}",
+    max_vcpu_hours="${UploadMaxVcpuHours}",
+    search_machine="${SearchMachine}",
+)
+"""What ``Fn::Sub`` fills in; the two texts are variables of the ``Fn::Sub`` itself (joined lists)."""
