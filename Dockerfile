@@ -68,8 +68,9 @@ ENV PATH=/opt/foldfleet/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
     FOLDFLEET_ALLOWED_MODULES=${ALLOWED_MODULES} FOLDFLEET_MODULE_PATH=/opt/foldfleet-user
 WORKDIR /tmp
 USER 10001:10001
-ENTRYPOINT ["/opt/foldfleet/bin/python", "-P", "-m", "containers"]
-CMD ["--help"]
+# What follows names a module: `containers` for every step, `submitter.planner` where a state machine plans.
+ENTRYPOINT ["/opt/foldfleet/bin/python", "-P", "-m"]
+CMD ["containers", "--help"]
 # Last, since labels differ from build to build. `foldfleet.engine_id` is set once the image has said what it computes.
 ARG VERSION=unknown
 ARG LOCK_DIGEST=unknown

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 """Index of a task in its array, from 0; absent for a task that is an array of its own."""
+
+IMAGE_MODULE = "containers"
+"""With what every command of a step begins behind an image's entry point; see `image_command`."""
 
 JOB_ID = "AWS_BATCH_JOB_ID"
 """What AWS Batch calls a process that it started; absent elsewhere."""
@@ -46,6 +49,11 @@ NO_ANSWER = "-"
 def containers_command(arguments: list[str]) -> list[str]:
     """Return the command line of a step on this machine; ``-P`` keeps the working folder out of imports."""
     return [sys.executable, "-P", "-m", "containers", *arguments]
+
+
+def image_command(arguments: Sequence[str]) -> list[str]:
+    """Return what follows the entry point of an image, which starts any module there without the working folder."""
+    return [IMAGE_MODULE, *arguments]
 
 
 def prepare_arguments(

@@ -73,6 +73,31 @@ def all_handles(store: Store, plan: RoundPlan, array_index: int) -> list[Handle]
             return handles
 
 
+def handles_of_round(store: Store, run_id: str, round_index: int) -> list[Handle]:
+    """Return the handles of all that was sent for a round, whose plan need not be readable."""
+    found: list[Handle] = []
+    array_index = 0
+    while store.exists(Layout.claim(run_id, round_index, array_index, 0)):
+        number = 0
+        while store.exists(Layout.claim(run_id, round_index, array_index, number)):
+            handle = _load(store, Layout.handle(run_id, round_index, array_index, number))
+            found += [handle] if handle else []
+            number += 1
+        array_index += 1
+    return found
+
+
+def unanswered(store: Store, run_id: str, round_index: int, array_index: int) -> list[Handle]:
+    """Return the claims of an array that have no handle: nobody knows whether anything was sent."""
+    found: list[Handle] = []
+    number = 0
+    while store.exists(key := Layout.claim(run_id, round_index, array_index, number)):
+        if not store.exists(Layout.handle(run_id, round_index, array_index, number)):
+            found.append(_load(store, key) or {})
+        number += 1
+    return found
+
+
 def has_claim(store: Store, plan: RoundPlan, array_index: int) -> bool:
     """Say whether anybody was about to send an array."""
     return store.exists(_claim_key(plan, array_index, 0))

@@ -6,15 +6,15 @@ All state lies in the store, so that every step may be repeated and any process 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobspec.errors import FoldfleetError, InterruptedRun, TryLaterError
+from jobspec.errors import FoldfleetError, InterruptedRun, LimitError, TryLaterError
 from jobspec.hostlock import HostLock
 from jobspec.protocol import reduce_arguments, refit_arguments
 from jobspec.runs.answers import read_answer
-from jobspec.runs.progress import Progress, ProgressReader
+from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, commit_round
 from jobspec.stores.base import Store
 from submitter import claims
@@ -33,7 +33,7 @@ from submitter.standing import (
     tells_of,
     was_sent,
 )
-from submitter.watching import CLOUD_POLL_SECONDS, POLL_SECONDS, Watcher, goes_on
+from submitter.watching import CLOUD_POLL_SECONDS, POLL_SECONDS, Leg, Watcher, goes_on
 
 RULE_SECONDS = 120.0
 """How long the rule that reduces what failed is waited for, before the desk has it reduced by itself."""
@@ -59,10 +59,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What one call computed."""
+    """What one call computed, and how many cells it found finished, None where it did not plan."""
 
     fits: int = 0
     fit_s: float = 0.0
+    known: int | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Runner:
                     raise TryLaterError(
                         f"{search.run_id} was cancelled and is ending, which takes a minute. Then type it again."
                     )
-                self._send_all(newest)
+                self._complete(newest)
                 return newest
             if newest is not None and (self.liveness.is_worked_on() or self._is_answered(search, newest)):
                 return None
@@ -184,14 +185,19 @@ class Runner:
                 self.watcher.follow_sent(search, newest)
                 return None
             self.say(f"{search.run_id} goes on by itself; following it. Ctrl-C ends the following alone.")
-            if newest.backend == self.backend.name:
-                self._send_all(newest)
-            progress = self.watcher.follow_sent(search, newest)
-            return self._conclude_sent(search, newest, progress, Work(), adopted=True)
+            self._complete(newest)
+            legs = self.watcher.follow_sent(search, newest)
+            # Whoever planned it a moment ago, with another backend, may have died before anything was sent.
+            return self._conclude_sent(search, legs, adopted=True) if was_sent(self.store, legs[-1].plan) else None
         if watched and not is_cancelled(self.store, newest) and was_sent(self.store, newest):
             progress = poll_to_end(ProgressReader(self.store, newest, search.spec.refit_scorer()))
-            return self._conclude_sent(search, newest, progress, Work(), adopted=True)
+            return self._conclude_sent(search, [Leg(newest, progress)], adopted=True)
         return None
+
+    def _complete(self, newest: RoundPlan) -> None:
+        """Send what a desk of the same backend has not sent any more of a round that is under way."""
+        if newest.backend == self.backend.name:
+            self._send_all(newest)
 
     def _is_under_way(self, search: Search, newest: RoundPlan) -> bool:
         """Say whether a round that was sent goes on; nobody is asked where the views say that it is over."""
@@ -219,10 +225,7 @@ class Runner:
             return self._conclude(search, plan, self._compute(search, plan))
         self._send_all(plan)
         self.say(f"Sent {plan.num_tasks:,} of its tasks; {plan.run_id} goes on without this terminal from here on.")
-        progress = self.watcher.follow_sent(search, plan)
-        missing = progress.total - progress.done
-        work = Work(max(plan.num_fits - progress.lost - missing, 0), progress.fit_s)
-        return self._conclude_sent(search, plan, progress, work)
+        return self._conclude_sent(search, self.watcher.follow_sent(search, plan))
 
     def _is_answered(self, search: Search, newest: RoundPlan, *, accept_lost: bool = False) -> bool:
         """Say whether the newest round has a final row for every cell, so that nothing is left to compute.
@@ -297,22 +300,24 @@ class Runner:
             ) from None
         self.liveness.look_anew()
 
-    def _conclude_sent(
-        self, search: Search, plan: RoundPlan, progress: Progress, work: Work, *, adopted: bool = False
-    ) -> Outcome:
-        """Return the answer of a round that has ended by itself, and do what it left undone.
+    def _conclude_sent(self, search: Search, legs: Sequence[Leg], *, adopted: bool = False) -> Outcome:
+        """Return the answer of rounds that have ended by themselves, the newest's, and do what they left undone.
 
         Raises:
-            FoldfleetError: what a task refused with.
+            FoldfleetError: what a task, or who worked on it, refused with.
         """
+        plan, cells, why = legs[-1].plan, cells_of_progress(legs[-1].progress), None
+        work = Work() if adopted else _work_of(legs)
+        trouble = None if cells.over else self.liveness.trouble()
         if is_cancelled(self.store, plan):
+            # A limit of the stack ends a run as a person does, and says so.
+            if trouble is not None and isinstance(trouble.error, LimitError):
+                raise trouble.error
             raise InterruptedRun(_resumable(plan.run_id, "cancelled"))
-        cells, why = cells_of_progress(progress), None
         if not cells.over:
-            trouble = self.liveness.trouble()
             if trouble is not None and trouble.error is not None:
                 raise trouble.error
-            why = "AWS Batch knows nothing of it any more" if trouble is None else trouble.text
+            why = "AWS knows nothing of it any more" if trouble is None else trouble.text
             self.await_view(plan, cells.done)
         return self._conclude(search, plan, work, reused=adopted, missing=why)
 
@@ -344,7 +349,8 @@ class Runner:
         why = None
         if self._lacks_model(search, plan, summary):
             why = self._why_no_model(plan, summary)
-        found = int(summary["cells"]["done"]) if reused else plan.num_known
+        planned = plan.num_known if work.known is None else work.known
+        found = int(summary["cells"]["done"]) if reused else planned
         return Outcome(plan, summary, work.fits, found, work.fit_s, why, missing)
 
     def _why_no_model(self, plan: RoundPlan, summary: dict[str, Any]) -> str | None:
@@ -355,7 +361,8 @@ class Runner:
 
     def _told_by_reduce(self, plan: RoundPlan) -> dict[str, Any] | None:
         """Return what the refit told that was sent behind a round, if one was."""
-        for handle in reversed(claims.all_handles(self.store, plan, len(plan.arrays))):
+        sent = [handle for index in (0, len(plan.arrays)) for handle in claims.all_handles(self.store, plan, index)]
+        for handle in reversed(sent):
             answer = read_answer(self.store, str(handle["answer"])) if "answer" in handle else None
             if answer is not None and answer.answer is not None:
                 refit: dict[str, Any] | None = answer.answer.get("refit")
@@ -369,6 +376,13 @@ class Runner:
         told = {name: summary[name] for name in ("complete", "best")}
         view = read_view(self.store, plan.run_id) or {}
         return lacks_model(told | {name: view[name] for name in ("model",) if name in view}, search.spec.refit_scorer())
+
+
+def _work_of(legs: Sequence[Leg]) -> Work:
+    """Return what was computed in rounds that a call planned, or that were added while it followed them."""
+    missing = [leg.progress.total - leg.progress.done + leg.progress.lost for leg in legs]
+    fits = sum(max(leg.plan.num_fits - number, 0) for leg, number in zip(legs, missing, strict=True))
+    return Work(fits, sum(leg.progress.fit_s for leg in legs), legs[0].plan.num_known)
 
 
 def _resumable(run_id: str, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jobspec.errors import DataError, FoldfleetError, NotFoundError
 from jobspec.grammar.load import LoadedSpec, parse
@@ -17,7 +17,31 @@ from jobspec.search.inspection import Inspection
 from jobspec.search.planning import plan_tasks
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
-from submitter.backends.base import Backend
+
+if TYPE_CHECKING:
+    from jobspec.engine import Engine
+
+
+class Fleet(Protocol):
+    """What planning asks of a backend: who starts tasks, in what, and how many at once."""
+
+    @property
+    def name(self) -> str:
+        """Return the backend's name."""
+
+    @property
+    def image(self) -> str | None:
+        """Return what tasks run in."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes fit at once, all tasks together."""
+
+    def tasks_per_fold(self, num_splits: int) -> int:
+        """Return into how many tasks a fold is cut at most."""
+
+    def engine(self, identity: object) -> Engine:
+        """Return what a spec of this identity is computed with."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +128,7 @@ def check_data(store: Store, search: Search) -> None:
         )
 
 
-def check_engine(search: Search, backend: Backend) -> None:
+def check_engine(search: Search, backend: Fleet) -> None:
     """Refuse to go on with a run that the backend would compute otherwise.
 
     Raises:
@@ -147,7 +171,7 @@ def _is_same_search(text: bytes, search: Search) -> bool:
     return stored.identity() == search.spec.identity()
 
 
-def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend: Backend, *, reuse: bool) -> Draft:
+def draft_next(store: Store, search: Search, previous: RoundPlan | None, backend: Fleet, *, reuse: bool) -> Draft:
     """Plan everything that is not final yet; without ``reuse``, everything.
 
     A round without reuse (``--fresh``) belongs to the same run: its rows count because it is the newest round,

@@ -60,6 +60,14 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Leg:
+    """A round that was followed, and what it had come to when nothing of it was alive any more."""
+
+    plan: RoundPlan
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class Watcher:
     """Follows a run; it never changes anything."""
 
@@ -107,21 +115,31 @@ class Watcher:
             display.update(progress)
         return progress
 
-    def follow_sent(self, search: Search, plan: RoundPlan) -> Progress:
+    def follow_sent(self, search: Search, plan: RoundPlan) -> list[Leg]:
         """Show progress of a round that goes on by itself until nothing of it is alive; return the last state.
+
+        Whoever works on it may add rounds, which are followed, too.
 
         Raises:
             FoldfleetError: it can no longer be followed, which ends nothing.
         """
-
-        def ended(seconds: float) -> bool:
-            self.sleep(seconds)
-            return not self.liveness.is_worked_on()
-
+        legs: list[Leg] = []
         try:
-            return self.follow(search, plan, ended)
+            while True:
+                legs.append(Leg(plan, self.follow(search, plan, partial(self._has_ended, plan))))
+                newest = self.liveness.newest()
+                if newest is None or newest.round <= plan.round or not self.liveness.survives:
+                    return legs
+                plan = newest
+                self.say(f"Round {plan.round} computes what is missing: {plan.num_fits:,} fits.")
         except (AccessError, TryLaterError) as error:
             raise type(error)(f"{error.message} {goes_on(plan.run_id)}") from None
+
+    def _has_ended(self, plan: RoundPlan, seconds: float) -> bool:
+        """Say whether nothing of a round is alive, or a later one is there."""
+        self.sleep(seconds)
+        newest = self.liveness.newest()
+        return (newest is not None and newest.round > plan.round) or not self.liveness.is_worked_on()
 
     def _is_over(self, plan: RoundPlan, seconds: float) -> bool:
         """Say whether the run has ended or gone on to its next round."""

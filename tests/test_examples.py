@@ -91,8 +91,14 @@ def read_rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
 PROMISES: dict[str, Callable[[dict[str, Any]], None]] = {"digits.yaml": check_digits, "groups.yaml": check_groups}
 
 
+TWICE = "letters-full.yaml"
+"""The same search as `letters.yaml` on more rows, as a test below makes sure."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CELLS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] if name == TWICE else []) for name in sorted(CELLS)]
+)
 def test_example_runs_and_is_reused(name: str, copied: Path, submit: Submit, tmp_path: Path) -> None:
     answer = run_example(submit, copied, name)
     assert answer["cells"]["total"] == answer["cells"]["done"] == answer["fits"] == CELLS[name]

@@ -160,7 +160,7 @@ def is_trusted(entry: Path, verify: bool = False) -> bool:
 
     A folder gets its name before its bytes are on the disk, so that a power cut can leave a whole-looking entry with
     holes. An entry of this boot is believed; an older one only after all digests are compared (``verify``, under the
-    exclusive lock), which stamps it with this boot.
+    builder's lock), which stamps it with this boot.
     """
     try:
         meta = json.loads((entry / _META).read_bytes())
@@ -336,4 +336,3 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-

@@ -1,9 +1,12 @@
 """The host's fold cache: one copy of a fold for all processes, in scikit-learn's row order, mapped read-only.
 
 An entry is a folder ``folds/{dataset_id}/{split_id}/{k}``: arrays, and ``meta.json``, which is written last before
-the folder gets its name. Beside it lies ``{k}.lock``: whoever builds or evicts the entry holds it exclusively, whoever
-uses it holds it shared. The kernel releases the lock of a killed holder; lock files stay, so that no two processes
-ever lock different files of one name. No thread outlives a build: callers fork.
+the folder gets its name. Beside it lie two locks. ``{k}.lock`` is held shared by whoever uses the entry, for as long as
+a worker lives; it is only ever tried exclusively, by who evicts. ``{k}.builder`` is held exclusively by who builds or
+evicts. So a wait is for a build or an eviction, never for a use: a worker that waited for idle ones to let a fold go
+would wait for ever, since they keep it until that worker is done. The kernel releases the locks of a killed holder;
+their files stay, so that no two processes ever lock different files of one name. No thread outlives a build: callers
+fork.
 
 Where the store is no folder, ``folds/{dataset_id}/whole/X`` is the whole matrix, for a refit, and
 ``folds/sources/{version}/file`` a spec's data file until it is stored.
@@ -158,7 +161,7 @@ class FoldCache:
     @contextmanager
     def _held(self, entry: Path, plan: Callable[[], Plan]) -> Iterator[Path]:
         """Hold an entry's lock, after building it where it is not whole."""
-        lock = self._lock(entry)
+        lock = _use_lock(entry)
         with _explained(entry):
             lock.acquire(shared=True, blocking=True)
         try:
@@ -172,11 +175,11 @@ class FoldCache:
             lock.release()
 
     def _build(self, entry: Path, make_plan: Callable[[], Plan]) -> None:
-        with _explained(entry), self._lock(entry):
+        with _explained(entry), _builder_lock(entry):
             # Another process may have built it while this one waited.
             if is_trusted(entry, verify=True):
                 return
-            _remove(entry)
+            _remove(entry)  # whoever uses a damaged one keeps its maps
             plan = make_plan()
 
             def build() -> None:
@@ -229,17 +232,17 @@ class FoldCache:
     def _evict_one(self, lock_path: Path) -> bool:
         """Remove an entry, and what a killed builder left of it, unless someone holds its lock."""
         entry = lock_path.with_suffix("")
-        lock = HostLock(lock_path)
-        if not (entry.exists() or _aside(entry).exists()) or not lock.acquire():
+        if not (entry.exists() or _aside(entry).exists()):
             return False
+        builder, use = _builder_lock(entry), _use_lock(entry)
         try:
+            if not (builder.acquire() and use.acquire()):
+                return False
             _remove(entry)
             return True
         finally:
-            lock.release()
-
-    def _lock(self, entry: Path) -> HostLock:
-        return HostLock(entry.with_suffix(".lock"))
+            use.release()
+            builder.release()
 
 
 def map_fold(paths: FoldPaths | Path, writable: bool = False) -> Fold:
@@ -256,8 +259,16 @@ def map_fold(paths: FoldPaths | Path, writable: bool = False) -> Fold:
     return Fold(load("X_train"), load("y_train"), load("X_test"), load("y_test"), weights)
 
 
+def _use_lock(entry: Path) -> HostLock:
+    return HostLock(entry.with_suffix(".lock"))
+
+
+def _builder_lock(entry: Path) -> HostLock:
+    return HostLock(entry.with_suffix(".builder"))
+
+
 def _aside(entry: Path) -> Path:
-    """Return where an entry is built: one name, since the builder holds the entry's lock."""
+    """Return where an entry is built: one name, since one process builds."""
     return entry.with_suffix(".building")
 
 

@@ -176,7 +176,7 @@ class _Composer:
 
     def __init__(self, text: str, name: str) -> None:
         self._name = name
-        self._events = _events(text, name)
+        self._events = read_events(text, name)
         self._anchors: dict[str, tuple[TreeNode, int, int] | None] = {}  # node, size and height of the subtree
         self._num_nodes = 0
 
@@ -293,8 +293,8 @@ def _mark(event: Any) -> Mark:
     return Mark(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
-def _events(text: str, name: str) -> Iterator[Any]:
-    """Yield ruamel.yaml's events; its errors become ours."""
+def read_events(text: str, name: str) -> Iterator[Any]:
+    """Yield ruamel.yaml's events of a text without carriage returns; its errors become ours."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 

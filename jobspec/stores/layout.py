@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 _DONE = re.compile(r"runs/[^/]+/rounds/\d+/done/(\d+)\.parquet")
+_TEMPLATE = re.compile(r"templates/([^/]+)\.yaml")
 _IN_ROUND = re.compile(r"runs/([^/]+)/rounds/(\d+)/(drafts|log)/([^/]+)/")
 
 
@@ -87,6 +88,32 @@ class Layout:
     def uploads() -> str:
         """Return the prefix under which every upload lies."""
         return "uploads/"
+
+    @staticmethod
+    def template(name: str) -> str:
+        """Return the key of the spec that uploads of data below a folder of this name start; it may be overwritten."""
+        return f"templates/{name}.yaml"
+
+    @staticmethod
+    def templates() -> str:
+        """Return the prefix under which every template lies."""
+        return "templates/"
+
+    @staticmethod
+    def template_name(key: str) -> str | None:
+        """Return the name of the template under a key, None for any other object."""
+        match = _TEMPLATE.fullmatch(key)
+        return None if match is None else match[1]
+
+    @staticmethod
+    def outcome(day: str, name: str) -> str:
+        """Return the key of the text that tells what became of an execution; ``day`` is as in 2031-05-17."""
+        return f"outcomes/{day}/{name}.txt"
+
+    @staticmethod
+    def outcomes() -> str:
+        """Return the prefix under which every such text lies, one level for each day."""
+        return "outcomes/"
 
     @staticmethod
     def book(book_id: str, number: int) -> str:
@@ -182,7 +209,7 @@ class Layout:
     @staticmethod
     def tops() -> frozenset[str]:
         """Return what lies at the top of a store, hidden folders of a store in a folder among it."""
-        kept = {"datasets", "sources", "images", "books", "runs", "answers", "uploads"}
+        kept = {"datasets", "sources", "images", "books", "runs", "answers", "uploads", "templates", "outcomes"}
         return frozenset(kept | {".tmp", ".locks"})
 
     @staticmethod

@@ -65,9 +65,7 @@ def _list_known(head: dict[str, Any], bucket: str) -> Iterator[tuple[Algorithm, 
         yield "md5", bytes.fromhex(etag[1]), int(etag[2] or 0)
 
 
-def _measure_parts(
-    measure: Callable[[int], int | None], size: int, count: int, streams: int
-) -> tuple[int, ...] | None:
+def _measure_parts(measure: Callable[[int], int | None], size: int, count: int, streams: int) -> tuple[int, ...] | None:
     """Return the parts' lengths in bytes, or None where they cannot be told.
 
     Nearly all uploads have parts of one length and a shorter last one: the first and the last part tell.

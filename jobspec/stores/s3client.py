@@ -204,4 +204,3 @@ def _make_styled(session: Session, settings: S3Settings, style: str) -> S3Client
     # The command line of AWS and its other SDKs take AWS_REGION, botocore itself AWS_DEFAULT_REGION or the profile's.
     region = os.environ.get("AWS_REGION") or None
     return cast("S3Client", session.create_client("s3", region_name=region, config=config))
-

@@ -88,9 +88,7 @@ def _compare_then_write(
     return _try_once(requests, key, body, token, {}, large=large)
 
 
-def _send_whole(
-    requests: S3Requests, key: str, body: bytes | Path, token: str, condition: Mapping[str, str]
-) -> None:
+def _send_whole(requests: S3Requests, key: str, body: bytes | Path, token: str, condition: Mapping[str, str]) -> None:
     with _opened(body) as content:
         arguments = {**requests.at(key), **condition, "Body": content, "Metadata": {TOKEN: token}}
         requests.client().put_object(**cast("Any", arguments))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 AWS = "aws"
+STEPFUNCTIONS = "stepfunctions"
 
 
 class RequestState(StrEnum):
@@ -112,12 +113,16 @@ class BackendContext:
 
 @dataclass(frozen=True)
 class Presence:
-    """The run whose processes a backend is asked about, from whatever terminal; ``plan`` is its newest round."""
+    """The run whose processes a backend is asked about, from whatever terminal.
+
+    ``plan`` is its newest round. ``handles`` are those of what was sent where the plan cannot be read.
+    """
 
     settings: Settings
     store: Store
     run_id: str
     plan: RoundPlan | None = None
+    handles: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -254,22 +259,26 @@ class Module(Protocol):
         """Return why tasks of a run's newest round ended early, None if none did or only the driver knows."""
 
 
-_MODULES = {LOCAL: "submitter.backends.local", "docker": "submitter.backends.docker", AWS: "submitter.backends.aws"}
-_LATER = ("stepfunctions",)
+_MODULES = {
+    LOCAL: "submitter.backends.local",
+    "docker": "submitter.backends.docker",
+    AWS: "submitter.backends.aws",
+    STEPFUNCTIONS: "submitter.backends.stepfunctions",
+}
+BACKENDS = tuple(_MODULES)
 
 
 def check_backend(name: str) -> None:
-    """Refuse a backend that does not exist (yet), before anything is read.
+    """Refuse a backend that does not exist, before anything is read.
 
     Raises:
         UsageError: always names those that exist.
     """
-    known = " or ".join(f"--on {known}" for known in _MODULES)
-    if name in _LATER:
-        raise UsageError(f"--on {name} comes later. Type {known}; {LOCAL} is the default: this machine.")
     if name not in _MODULES:
-        hint = closest(name, (*_MODULES, *_LATER))
-        raise UsageError(f"--on {name} is no backend; type {known} ({', '.join(_LATER)} come later).{hint}")
+        known = " or ".join(f"--on {known}" for known in _MODULES)
+        raise UsageError(
+            f"--on {name} is no backend; type {known}. {LOCAL} is the default: this machine.{closest(name, _MODULES)}"
+        )
 
 
 def backend_module(name: str) -> Module:

@@ -103,9 +103,7 @@ def plan_answer(search: Search, inspection: Inspection, plan: RoundPlan, warning
     }
 
 
-def status_answer(
-    store: Store, standing: Standing, search: Search, sighting: Sighting | None = None
-) -> dict[str, Any]:
+def status_answer(store: Store, standing: Standing, search: Search, sighting: Sighting | None = None) -> dict[str, Any]:
     """Return the answer of `submit status`; ``sent`` is what a backend that survives says of its requests."""
     cells = standing.cells
     hosts = {(start.get("host"), start.get("pid")): start for start in standing.starts}

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from submitter.cli.events_app import app as events_app
 from submitter.cli.image_app import app as image_app
 from submitter.cli.infra_app import app as infra_app
 from submitter.cli.options import (
@@ -29,10 +30,13 @@ from submitter.cli.options import (
     StoreUrl,
     Workers,
 )
+from submitter.cli.stepfunctions_app import app as stepfunctions_app
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(events_app, name="events")
 app.add_typer(image_app, name="image")
 app.add_typer(infra_app, name="infra")
+app.add_typer(stepfunctions_app, name="stepfunctions")
 
 MAX_CELLS = 1_000_000
 MAX_FOLDS = 1_000

@@ -112,5 +112,5 @@ def template() -> int:
     from submitter.cli.talk import write
     from submitter.cloud.template import render_template
 
-    write(render_template(indent=2))
+    write(render_template())
     return 0

@@ -16,10 +16,10 @@ from submitter.cli.display import count
 from submitter.cli.infra_printing import changes_table, print_overview, print_stack
 from submitter.cli.show import show_all
 from submitter.cli.talk import answer, say, write
-from submitter.cloud.clients import make_clients
+from submitter.cloud.clients import Clients, make_clients
 from submitter.cloud.infra import Proposal, deploy, propose_stack, withdraw
 from submitter.cloud.overview import look
-from submitter.cloud.permissions import make_policy
+from submitter.cloud.permissions import make_policies
 from submitter.cloud.stack import Stack, check_stack_name
 from submitter.cloud.teardown import Doomed, check_name_typed, remove, survey
 from submitter.cloud.wishes import Wishes
@@ -70,8 +70,10 @@ def _split(text: str | None, flag: str) -> tuple[str, ...] | None:
 
 
 def print_permissions(stack: str | None) -> int:
-    """Print the policy that `infra up` and `down` need; asks nobody."""
-    write(json.dumps(make_policy(name_of(stack), partition=_partition()), indent=2))
+    """Print the policies that `infra up` and `down` need, by their names; asks nobody."""
+    policies = make_policies(name_of(stack), partition=_partition())
+    say(f"{len(policies)} policies, since IAM takes 6,144 characters each; whoever builds needs all of them")
+    write(json.dumps(policies, indent=2))
     return ExitCode.OK
 
 
@@ -85,7 +87,16 @@ def _partition() -> str:
 
 def raise_stack(wishes: Wishes, flags: UpFlags) -> int:
     """Show what would change, ask, carry it out, and tell what to type next."""
-    clients = make_clients()
+    proposal, stack = change_stack(make_clients(), wishes, flags)
+    if flags.as_json:
+        answer(up_document(proposal, stack))
+    else:
+        print_stack(stack)
+    return ExitCode.OK
+
+
+def change_stack(clients: Clients, wishes: Wishes, flags: UpFlags) -> tuple[Proposal, Stack]:
+    """Show what would change, ask, and carry it out."""
     may_ask = _is_terminal() and not flags.as_json
     say(f"Looking at {clients.region} of account {clients.account} (rights: `submit infra up --show-permissions`)")
     proposal = propose_stack(clients, wishes, may_clear=flags.yes or may_ask, tell=say, sleep=time.sleep)
@@ -96,12 +107,7 @@ def raise_stack(wishes: Wishes, flags: UpFlags) -> int:
     else:
         _show(proposal, as_json=flags.as_json)
         _agree(lambda: withdraw(clients, proposal), "Make these changes?", yes=flags.yes, may_ask=may_ask)
-    stack = deploy(clients, proposal, tell=say, sleep=time.sleep)
-    if flags.as_json:
-        answer(_up_document(proposal, stack))
-    else:
-        print_stack(stack)
-    return ExitCode.OK
+    return proposal, deploy(clients, proposal, tell=say, sleep=time.sleep)
 
 
 def _show(proposal: Proposal, *, as_json: bool) -> None:
@@ -134,7 +140,8 @@ def _agree(take_back: Any, question: str, *, yes: bool, may_ask: bool) -> None:
     raise InterruptedRun("Nothing was changed.")
 
 
-def _up_document(proposal: Proposal, stack: Stack) -> dict[str, Any]:
+def up_document(proposal: Proposal, stack: Stack) -> dict[str, Any]:
+    """Return what was changed, and the stack, as the answer of ``--json``."""
     changes = proposal.changes
     return {
         "state": "unchanged" if changes is None else "created" if changes.is_first else "updated",
@@ -188,8 +195,8 @@ def _doom(doomed: Doomed, flags: DownFlags) -> list[str]:
         more = f" and {len(doomed.requests) - 5} more" if len(doomed.requests) > 5 else ""
         lines.append(f"{len(doomed.requests)} requests that run or wait are terminated: {names}{more}")
     if doomed.holders:
-        names = ", ".join(f"{holder.kind} {holder.name}" for holder in doomed.holders)
-        lines.append(f"Its policy for submitters, which is detached from {names}")
+        names = ", ".join(dict.fromkeys(f"{holder.kind} {holder.name}" for holder in doomed.holders))
+        lines.append(f"Its policies for people, which are detached from {names}")
     if flags.delete_data and doomed.bucket_exists:
         lines.append(f"ALL DATA in {doomed.data}")
     return lines

@@ -54,5 +54,5 @@ LogDays: TypeAlias = Annotated[
     int | None, typer.Option("--log-days", metavar="N", help="How long logs are kept. [default: 30]")
 ]
 ShowPermissions: TypeAlias = Annotated[
-    bool, typer.Option("--show-permissions", help="Print the IAM policy that this needs, and do nothing.")
+    bool, typer.Option("--show-permissions", help="Print the IAM policies that this needs, and do nothing.")
 ]

@@ -41,6 +41,8 @@ def print_stack(stack: Stack) -> None:
         ("repository", stack.repository_uri),
         ("queue", f"{stack.queue_name}: spot{' and on-demand' if stack.on_demand_environment_arn else ''}, {hosts}"),
         ("policy", f"{stack.submitter_policy_arn} (attach it to whoever submits)"),
+        ("", f"{stack.events_policy_arn} (beside it, to whoever types `submit events`)"),
+        ("events", describe_events(stack)),
         ("costs", "nothing but what S3, ECR and the logs hold, until a run starts hosts"),
     ]
     show_all(facts_table(facts))
@@ -50,6 +52,16 @@ def print_stack(stack: Stack) -> None:
     write(f"  submit image push{option}")
     write(f"  export FOLDFLEET_STORE={stack.store_url}")
     write("  submit run foldfleet.yaml --on aws")
+
+
+def describe_events(stack: Stack) -> str:
+    """Say which uploads start searches."""
+    if not stack.events:
+        return "off (`submit events enable` has uploads and schedules start searches)"
+    bucket = f"s3://{stack.bucket_name}"
+    data = f", data below {bucket}/{stack.data_prefix}" if stack.data_prefix else ""
+    topic = f"; told to {stack.notify_topic_arn}" if stack.notify_topic_arn else ""
+    return f"on: specs below {bucket}/{stack.spec_prefix}{data}, schedules{topic}"
 
 
 def print_overview(overview: Overview) -> None:
@@ -65,6 +77,7 @@ def _facts(overview: Overview) -> Iterator[Fact]:
         yield "next", "wait, and ask again" if busy else f"submit infra up --stack {overview.name}"
         return
     yield "store", overview.stack.store_url
+    yield "events", describe_events(overview.stack)
     queue = overview.queue
     yield "queue", _with_remedy(f"{queue['name']} {queue['state']} {queue['status']}".strip(), queue)
     for environment in overview.environments:

@@ -20,7 +20,9 @@ StoreUrl: TypeAlias = Annotated[
 StackName: TypeAlias = Annotated[
     str | None, typer.Option("--stack", metavar="NAME", help="The stack. [default: FOLDFLEET_STACK, else foldfleet]")
 ]
-On: TypeAlias = Annotated[str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local, docker or aws.")]
+On: TypeAlias = Annotated[
+    str, typer.Option("--on", metavar="BACKEND", help="Where tasks run: local, docker, aws or stepfunctions.")
+]
 Workers: TypeAlias = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Worker processes. [default: the spec's vcpus, else all CPUs]"),

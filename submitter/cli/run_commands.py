@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
 
-from jobspec.errors import ExitCode, InterruptedRun, NotFoundError, TryLaterError
+from jobspec.errors import DataError, ExitCode, InterruptedRun, NotFoundError
 from jobspec.protocol import reduce_arguments
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, require_round
-from jobspec.stores.layout import Layout
 from submitter.backends.base import Backend, Presence, backend_module
 from submitter.cli.answers import best_answer, files_answer, finish, status_answer
 from submitter.cli.display import make_display
@@ -38,16 +36,11 @@ from submitter.standing import (
     read_view,
     was_sent,
 )
-from submitter.watching import POLL_SECONDS, Watcher
+from submitter.stopping import stop_run, stop_unreadable
+from submitter.watching import Watcher
 
 UNREADABLE = "unreadable"
 """The state, in a list, of a run that cannot be looked at; its row tells why."""
-
-CANCEL_SECONDS = 60.0
-"""A worker that does not answer is killed within 10 s; what takes longer than this is another's trouble."""
-
-TERMINATE_SECONDS = 180.0
-"""AWS Batch kills a task 30 s after it asked it to end, and tells so a while later."""
 
 MAX_STREAMS = 20
 """Logs that are fetched over the network; thousands of tasks have thousands."""
@@ -114,12 +107,16 @@ def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> i
 def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     """Stop a run and leave a valid table of what is finished."""
     interrupt_on_signals()
-    search, _ = _stored(desk, reference)
+    run_id = find_run(desk.store, reference)
+    try:
+        search, _ = _stored(desk, run_id)
+    except DataError as error:
+        raise stop_unreadable(desk.settings, desk.store, run_id, error) from None
     live = _liveness(desk, search.run_id)
     standing = _standing(desk, search, live)
     was_finished = standing.state is RunState.FINISHED
     if not was_finished:
-        _stop(desk, standing.plan, live)
+        stop_run(desk.store, standing.plan, live, sleep=time.sleep)
         standing = _standing(desk, search, live)
     if not is_current(standing.view, standing.plan):  # also where the last cell came before its reduce step was ended
         _reduce(desk, search, standing, live)
@@ -218,22 +215,6 @@ def _liveness(desk: Desk, run_id: str) -> Liveness:
 def _backend_of(desk: Desk, search: Search, plan: RoundPlan, workers: int | None) -> Backend:
     """Return the backend that a run was planned for."""
     return open_backend(desk, search.spec, on=plan.backend, workers=workers, label=search.run_id, image=plan.image)
-
-
-def _stop(desk: Desk, plan: RoundPlan, live: Liveness) -> None:
-    """Ask the tasks of a round to stop and wait until they have."""
-    stop = {"format_version": 1, "time": time.time()}
-    desk.store.create(Layout.stop(plan.run_id, plan.round), json.dumps(stop).encode())
-    live.terminate()
-    patience = TERMINATE_SECONDS if live.survives else CANCEL_SECONDS
-    deadline = time.monotonic() + patience
-    while live.is_alive():
-        if time.monotonic() > deadline:
-            raise TryLaterError(
-                f"{plan.run_id} was asked to stop but goes on after {patience:.0f} s; it will stop. "
-                f"`submit status {plan.run_id}` tells."
-            )
-        time.sleep(POLL_SECONDS)
 
 
 def _told_of_cancelling(standing: Standing, search: Search, *, was_finished: bool) -> str:

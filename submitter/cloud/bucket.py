@@ -128,6 +128,38 @@ def protects_results(clients: Clients, bucket: str) -> bool:
     return any(statement.get("Sid") == _OWN_SID for statement in policy.get("Statement", ()))
 
 
+def tells_events(clients: Clients, bucket: str) -> bool:
+    """Say whether a bucket tells EventBridge of new objects."""
+    with explained(f"Reading the notifications of the bucket {bucket!r}"):
+        return "EventBridgeConfiguration" in clients.s3.get_bucket_notification_configuration(Bucket=bucket)
+
+
+def turn_on_notices(clients: Clients, bucket: str) -> bool:
+    """Have a bucket that the stack did not make tell EventBridge of new objects, beside what it tells already.
+
+    Returns:
+        Whether that was new.
+
+    Raises:
+        AccessError: the right to is missing.
+    """
+    with explained(f"Reading the notifications of the bucket {bucket!r}"):
+        there: Any = clients.s3.get_bucket_notification_configuration(Bucket=bucket)
+    if "EventBridgeConfiguration" in there:
+        return False
+    whole: Any = {name: value for name, value in there.items() if name != "ResponseMetadata"}
+    whole["EventBridgeConfiguration"] = {}
+    with explained(f"Having the bucket {bucket!r} tell EventBridge of new objects"):
+        # The request replaces everything. What was there was checked when it was made, and is not ours to check.
+        clients.s3.put_bucket_notification_configuration(
+            Bucket=bucket,
+            NotificationConfiguration=whole,
+            SkipDestinationValidation=True,
+            ExpectedBucketOwner=clients.account,
+        )
+    return True
+
+
 def is_ours(clients: Clients, bucket: str) -> bool:
     """Say whether a stack of foldfleet made this bucket."""
     from botocore.exceptions import ClientError

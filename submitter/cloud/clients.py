@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_stepfunctions import SFNClient
     from mypy_boto3_sts import STSClient
@@ -130,6 +131,11 @@ class Clients:
     def s3(self) -> S3Client:
         """Return the client of S3, for buckets; objects of a store go through `jobspec.stores`."""
         return cast("S3Client", self._make("s3"))
+
+    @functools.cached_property
+    def scheduler(self) -> EventBridgeSchedulerClient:
+        """Return the client of EventBridge Scheduler."""
+        return cast("EventBridgeSchedulerClient", self._make("scheduler"))
 
     @functools.cached_property
     def stepfunctions(self) -> SFNClient:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from jobspec import protocol
 from jobspec.engine import numeric_environment
@@ -18,7 +18,11 @@ from submitter.cloud.stack import Stack
 Tell = Callable[[str], None]
 """Says what is being done."""
 
-STEPS: tuple[Step, ...] = get_args(Step)
+STEPS: tuple[Step, ...] = ("work", "reduce", "prepare")
+"""The steps whose definitions belong to one image; that of planning is the stack's, and each push makes it anew."""
+
+PLANNER = "submitter.planner"
+"""The module that plans for a state machine."""
 
 HOST_FOLDER = "/var/lib/foldfleet"
 """A folder of the host, made for the container's user by the launch template: what its containers share."""
@@ -56,20 +60,29 @@ _TMP_MIB = 256
 
 _COMMANDS: Mapping[Step, tuple[str, ...]] = {
     "work": (
-        *("work", "--store", "Ref::store", "--run", "Ref::run"),
+        *(protocol.IMAGE_MODULE, "work", "--store", "Ref::store", "--run", "Ref::run"),
         *("--round", "Ref::round", "--first-task", "Ref::first_task"),
     ),
-    "reduce": ("reduce", "--store", "Ref::store", "--run", "Ref::run", "--refit", "--answer", "Ref::answer"),
+    "reduce": (
+        *(protocol.IMAGE_MODULE, "reduce", "--store", "Ref::store", "--run", "Ref::run"),
+        *("--refit", "--answer", "Ref::answer"),
+    ),
     "prepare": (
-        *("prepare", "--store", "Ref::store", "--spec", "Ref::spec"),
+        *(protocol.IMAGE_MODULE, "prepare", "--store", "Ref::store", "--spec", "Ref::spec"),
         *("--numerics", "portable", "--answer", "Ref::answer"),
     ),
+    "plan": (PLANNER, "--site", "Ref::site", "--ask", "Ref::ask", "--answer", "Ref::answer"),
 }
 
 
 def definition_name(stack_name: str, step: Step, engine_id: str) -> str:
     """Return the name of a step's job definition; each image of the engine is a revision of it."""
-    return f"{stack_name}-{step}-{engine_id}"
+    return planner_name(stack_name) if step == "plan" else f"{stack_name}-{step}-{engine_id}"
+
+
+def planner_name(stack_name: str) -> str:
+    """Return the name of the job definition that plans, whose newest revision a state machine starts by this name."""
+    return f"{stack_name}-plan"
 
 
 def job_definition(step: Step, stack: Stack, image: str, engine_id: str) -> dict[str, Any]:
@@ -81,12 +94,12 @@ def job_definition(step: Step, stack: Stack, image: str, engine_id: str) -> dict
         image: ``repository@sha256:...``; a tag could change below a run.
         engine_id: what the image computes with.
     """
-    role = {"work": stack.task_role_arn, "reduce": stack.reducer_role_arn, "prepare": stack.planner_role_arn}[step]
+    role = {"work": stack.task_role_arn, "reduce": stack.reducer_role_arn}.get(step, stack.planner_role_arn)
     definition = {
         "jobDefinitionName": definition_name(stack.name, step, engine_id),
         "type": "container",
         "platformCapabilities": ["EC2"],
-        "parameters": {} if step == "work" else {"answer": NO_ANSWER},
+        "parameters": {"answer": NO_ANSWER} if step in ("reduce", "prepare") else {},
         "containerProperties": _container(step, stack, image, role),
         "retryStrategy": dict(RETRY_STRATEGY),
         "timeout": {"attemptDurationSeconds": TIMEOUT_SECONDS},
@@ -97,7 +110,9 @@ def job_definition(step: Step, stack: Stack, image: str, engine_id: str) -> dict
     return definition | {"tags": tags | {DIGEST_TAG: _digest(definition | {"tags": tags})}}
 
 
-def register(clients: Clients, definition: Mapping[str, Any], tell: Tell | None = None) -> str:
+def register(
+    clients: Clients, definition: Mapping[str, Any], tell: Tell | None = None, *, as_newest: bool = False
+) -> str:
     """Return the ARN, with its revision, of a job definition; an equal one that is active is used again.
 
     Older revisions are left alone: runs that were submitted with them go on.
@@ -106,19 +121,24 @@ def register(clients: Clients, definition: Mapping[str, Any], tell: Tell | None 
         clients: clients of AWS.
         definition: what `job_definition` returned.
         tell: is told if it is registered anew.
+        as_newest: register it anew also where an equal one is there, but another came after it.
 
     Raises:
         AccessError: a right is missing, which is named.
     """
     name = str(definition["jobDefinitionName"])
     equal: dict[int, str] = {}
+    newest = 0
     with explained(f"Looking up the job definition {name}"):
         pages = clients.batch.get_paginator("describe_job_definitions")
         for page in pages.paginate(jobDefinitionName=name, status="ACTIVE"):
             for found in page["jobDefinitions"]:
+                newest = max(newest, found["revision"])
                 if found.get("tags", {}).get(DIGEST_TAG) == definition["tags"][DIGEST_TAG]:
                     equal[found["revision"]] = found["jobDefinitionArn"]
-    if equal:  # several, where an acknowledgement was lost: the newest is the one that was recorded
+    if equal and (
+        not as_newest or newest in equal
+    ):  # several, where an acknowledgement was lost: the newest is the one that was recorded
         return equal[max(equal)]
     parameters: dict[str, Any] = dict(definition)
     if tell is not None:
@@ -139,6 +159,15 @@ def register_all(
     if "@sha256:" not in image:
         raise UsageError(f"The image {image!r} is a tag, which may change below a run. Name it by digest.")
     return {step: register(clients, job_definition(step, stack, image, engine_id), tell) for step in STEPS}
+
+
+def register_planner(clients: Clients, stack: Stack, image: str, engine_id: str, tell: Tell | None = None) -> str:
+    """Make an image the one that plans for the state machines of a stack, also one that did so before another.
+
+    Raises:
+        AccessError: a right is missing, which is named.
+    """
+    return register(clients, job_definition("plan", stack, image, engine_id), tell, as_newest=True)
 
 
 def inactive(clients: Clients, arns: Mapping[Step, str]) -> list[str]:

@@ -10,9 +10,11 @@ from typing import Any
 from jobspec.errors import AccessError, FoldfleetError, TryLaterError, UsageError
 from jobspec.stores.s3errors import NO_CREDENTIALS, code_of, status_of
 
-_TOLD_ACTION = re.compile(
-    r"not authorized to perform: (?P<action>[\w-]+:\w+)(?:.*? on resource: \"?(?P<resource>[^\s\"]+))?"
+TOLD_ACTION = re.compile(
+    r"not authorized to perform: (?P<action>[\w-]+:\w+)(?:.*?on resource: \"?(?P<resource>[^\s\"]+))?"
 )
+"""How a denial names the missing right."""
+
 _AGAIN = "then run the same command again"
 
 SERVICE = "Service"
@@ -154,7 +156,7 @@ def message_of(error: BaseException) -> str:
 
 def action_of(error: BaseException) -> str:
     """Return the IAM action that a denied call needs: what AWS names, else what the operation is called."""
-    if told := _TOLD_ACTION.search(message_of(error)):
+    if told := TOLD_ACTION.search(message_of(error)):
         return told["action"]
     operation = str(getattr(error, "operation_name", "") or "the action")
     response: dict[str, Any] = getattr(error, "response", None) or {}
@@ -165,7 +167,7 @@ def action_of(error: BaseException) -> str:
 
 def resource_of(error: BaseException) -> str:
     """Return the ARN that AWS names in a denial, "" where it names none."""
-    told = _TOLD_ACTION.search(message_of(error))
+    told = TOLD_ACTION.search(message_of(error))
     return (told["resource"] or "").rstrip(".") if told else ""
 
 

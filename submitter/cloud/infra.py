@@ -15,7 +15,7 @@ from submitter.cloud.following import Follower, Tell, explain_failure
 from submitter.cloud.network import Network, find_network
 from submitter.cloud.preflight import look_for_traps, make_linked_role
 from submitter.cloud.stack import READY, Stack, describe_stack, read_stack
-from submitter.cloud.template import defaults, load_template, render_template
+from submitter.cloud.template import defaults, load_template, pack_template
 from submitter.cloud.wishes import Wishes, make_parameters
 
 FAILED_FIRST = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"})
@@ -65,6 +65,7 @@ def propose_stack(clients: Clients, wishes: Wishes, *, may_clear: bool, tell: Te
     """
     template = load_template()
     wishes.check(template)
+    wishes.check_topic(clients.partition, clients.region, clients.account)
     described = describe_stack(clients, wishes.stack)
     if described is not None:
         check_ours(described, wishes.stack)
@@ -83,7 +84,9 @@ def propose_stack(clients: Clients, wishes: Wishes, *, may_clear: bool, tell: Te
         instance_types=parameters["InstanceTypes"].split(","),
         on_demand=parameters["OnDemand"] == "yes",
     )
-    changes = propose(clients, wishes.stack, render_template(), parameters, is_first=described is None, sleep=sleep)
+    sent = pack_template()
+    whole = {**parameters, **sent.parameters}
+    changes = propose(clients, wishes.stack, sent.body, whole, is_first=described is None, sleep=sleep)
     return Proposal(
         name=wishes.stack,
         region=clients.region,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from jobspec.errors import NotFoundError, UsageError
 from jobspec.stores.s3errors import code_of
@@ -12,12 +12,10 @@ from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained, message_of
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import RouteTableTypeDef, SubnetTypeDef, VpcEndpointTypeDef
+    from mypy_boto3_ec2.type_defs import RouteTableTypeDef, RouteTypeDef, SubnetTypeDef, VpcEndpointTypeDef
 
-_SERVICES = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs")
-"""What a host without a way to the internet needs an interface endpoint for."""
-
-_OUTWARD = ("NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "InstanceId", "VpcPeeringConnectionId")
+ENDPOINTS = ("ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs")
+"""What a host without a way to the internet needs an interface endpoint for, S3's gateway beside them."""
 
 
 @dataclass(frozen=True)
@@ -130,33 +128,66 @@ def _warnings(
     *,
     has_s3: bool,
 ) -> Iterator[str]:
-    present = {endpoint["ServiceName"].rpartition(f"{region}.")[2] for endpoint in endpoints}
-    missing = [service for service in _SERVICES if service not in present]
+    missing = missing_endpoints(endpoints, region)
     for subnet in subnets:
-        name, way = subnet["SubnetId"], _way_out(used[subnet["SubnetId"]])
-        if way == "internet" and not subnet.get("MapPublicIpOnLaunch"):
+        name, table = subnet["SubnetId"], used[subnet["SubnetId"]]
+        obstacle = find_obstacle(subnet, table, missing)
+        way = _way_out(table)
+        if obstacle == "nameless":
             yield (
                 f"The subnet {name} leads to the internet and gives its hosts no public address: they will not reach "
                 f"ECS. 'aws ec2 modify-subnet-attribute --subnet-id {name} --map-public-ip-on-launch', or name other "
                 "subnets."
             )
-        elif way == "" and missing:
+        elif obstacle is not None:
             yield (
                 f"The subnet {name} has no way out of its VPC, and the VPC has no endpoints for {', '.join(missing)}: "
                 "hosts will start and never take a task. Give it a NAT gateway or these interface endpoints, or name "
                 "other subnets."
             )
-        elif way == "nat" and not has_s3:
+        elif way is not None and not _is_internet(way) and not has_s3:
             yield f"The subnet {name} reaches S3 through a NAT gateway, which is billed by the GB: allow --s3-endpoint."
 
 
-def _way_out(table: RouteTableTypeDef | None) -> str:
-    """Return what the default route leads to: internet, nat (or another hop), or nothing."""
-    for route in table.get("Routes", []) if table else []:
-        if route.get("DestinationCidrBlock") != "0.0.0.0/0" or route.get("State") == "blackhole":
-            continue
-        if str(route.get("GatewayId", "")).startswith("igw-"):
-            return "internet"
-        if any(route.get(hop) for hop in _OUTWARD):
-            return "nat"
-    return ""
+def find_obstacle(
+    subnet: SubnetTypeDef, table: RouteTableTypeDef | None, missing: Sequence[str]
+) -> Literal["closed", "gone", "nameless"] | None:
+    """Return what keeps hosts of a subnet from ECS, the registry and the logs, None where nothing does.
+
+    Args:
+        subnet: the subnet.
+        table: its route table.
+        missing: the services for which its network has no endpoint.
+
+    Returns:
+        ``closed``: no route leads out; ``gone``: what the route leads to is gone; ``nameless``: it is an internet
+        gateway, which translates no address, and hosts have no public one.
+    """
+    if not missing:
+        return None
+    route = _way_out(table)
+    if route is None:
+        return "closed"
+    if route.get("State") == "blackhole":
+        return "gone"
+    return "nameless" if _is_internet(route) and not subnet.get("MapPublicIpOnLaunch") else None
+
+
+def _way_out(table: RouteTableTypeDef | None) -> RouteTypeDef | None:
+    routes = table.get("Routes", []) if table else []
+    return next((route for route in routes if route.get("DestinationCidrBlock") == "0.0.0.0/0"), None)
+
+
+def _is_internet(route: RouteTypeDef) -> bool:
+    return str(route.get("GatewayId", "")).startswith("igw-")
+
+
+def missing_endpoints(endpoints: Sequence[VpcEndpointTypeDef], region: str) -> list[str]:
+    """Return the services for which a network has no endpoint that can be used."""
+    present = {endpoint["ServiceName"].rpartition(f"{region}.")[2] for endpoint in endpoints if is_up(endpoint)}
+    return [service for service in ENDPOINTS if service not in present]
+
+
+def is_up(endpoint: VpcEndpointTypeDef) -> bool:
+    """Say whether an endpoint can be used."""
+    return str(endpoint.get("State", "")).lower() == "available"

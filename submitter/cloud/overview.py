@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobspec.errors import NotFoundError
 from jobspec.stores.s3errors import code_of
+from submitter.cloud.ailments import ANEW, decode
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.infra import check_ours
@@ -19,31 +20,6 @@ if TYPE_CHECKING:
 
 _DESCRIBED_A_CALL = 100
 _RUNNING = ("STARTING", "RUNNING")
-
-_ANEW = "`submit infra down`, then `submit infra up` (the data stay)"
-"""CloudFormation does not look for what was removed behind its back: `up` alone would find nothing to change."""
-
-_REMEDIES: Sequence[tuple[tuple[str, ...], str]] = (
-    (
-        ("sts:assumerole", "instance profile", "instanceprofile", "service role", "servicerole"),
-        f"a role of the stack was changed or removed: {_ANEW}",
-    ),
-    (
-        ("subnet", "security group", "securitygroup", "vpc"),
-        "a part of the network is gone: name subnets that exist with `submit infra up --subnets`",
-    ),
-    (("launch template", "launchtemplate"), f"the launch template was removed: {_ANEW}"),
-    (
-        ("vcpulimitexceeded", "maxspotinstancecount", "quota", "limit"),
-        "the account's quota is used up: ask for more vCPUs (Service Quotas, EC2, All Standard Spot Instance Requests)",
-    ),
-    (("capacity",), "AWS has no such spot hosts now: wait, or allow more families (--instance-types) or --on-demand"),
-    (
-        ("instance type", "instancetype"),
-        "a type of host is not offered here: name others with `submit infra up --instance-types`",
-    ),
-    (("service-linked", "servicelinked"), "the account lacks a service-linked role: `submit infra up` makes it"),
-)
 
 
 @dataclass(frozen=True)
@@ -128,10 +104,8 @@ def look(clients: Clients, name: str) -> Overview:
 
 def explain_reason(reason: str) -> str:
     """Return what to do about the reason that Batch gives for a compute environment's state, "" if nothing."""
-    lowered = reason.lower()
-    if not lowered or "healthy" in lowered:
-        return ""
-    return next((remedy for words, remedy in _REMEDIES if any(word in lowered for word in words)), "")
+    found = decode(reason)
+    return "" if found is None else ": ".join(found)
 
 
 def _queue(clients: Clients, stack: Stack) -> dict[str, str]:
@@ -150,7 +124,7 @@ def _queue(clients: Clients, stack: Stack) -> dict[str, str]:
     }
 
 
-_MEND = f"it was removed by hand: {_ANEW}"
+_MEND = f"it was removed by hand: {ANEW}"
 
 
 def _environments(clients: Clients, stack: Stack) -> Iterator[Environment]:

@@ -1,4 +1,4 @@
-"""The IAM actions that `submit infra` needs, as a policy to hand to whoever grants them."""
+"""The IAM actions that `submit infra` needs, as policies to hand to whoever grants them."""
 
 from __future__ import annotations
 
@@ -27,27 +27,34 @@ class Grant:
         return statement if self.condition is None else {**statement, "Condition": self.condition}
 
 
-def make_policy(stack: str, *, partition: str = "aws", region: str = "*", account: str = "*") -> dict[str, Any]:
-    """Return the policy for `submit infra up`, `down` and `status` of one stack.
+def make_policies(
+    stack: str, *, partition: str = "aws", region: str = "*", account: str = "*"
+) -> dict[str, dict[str, Any]]:
+    """Return the policies for `submit infra` and `submit events enable` of one stack by their names.
 
-    CloudFormation acts with the rights of whoever calls it, so each part of the stack needs the actions to make, change
-    and remove it. The schema of a type tells which (``handlers``; `aws cloudformation describe-type`).
+    Whoever builds needs all of them: together they are longer than IAM lets one be. CloudFormation acts with the rights
+    of whoever calls it, so each part of the stack needs the actions to make, change and remove it. The schema of a type
+    tells which (``handlers``; `aws cloudformation describe-type`).
     """
-    grants = _grants(stack, f"arn:{partition}", f"{region}:{account}", account)
-    return {"Version": "2012-10-17", "Statement": [grant.to_json() for grant in grants]}
-
-
-def _grants(stack: str, arn: str, place: str, account: str) -> Sequence[Grant]:
-    return (
-        *_stack_grants(stack, arn, place),
-        *_role_grants(stack, arn, account),
-        *_handing_grants(stack, arn, account),
-        *_batch_grants(stack, arn, place),
-        *_bucket_grants(stack, arn),
-        *_image_grants(stack, arn, place),
-        *_host_grants(arn, place),
-        *_event_grants(stack, arn, place),
-    )
+    arn, place = f"arn:{partition}", f"{region}:{account}"
+    parts = {
+        "stack": (
+            *_stack_grants(stack, arn, place),
+            *_role_grants(stack, arn, account),
+            *_handing_grants(stack, arn, account),
+            *_bucket_grants(stack, arn),
+        ),
+        "parts": (
+            *_batch_grants(stack, arn, place),
+            *_image_grants(stack, arn, place),
+            *_host_grants(arn, place),
+            *_event_grants(stack, arn, place),
+        ),
+    }
+    return {
+        f"{stack}-builder-{name}": {"Version": "2012-10-17", "Statement": [grant.to_json() for grant in grants]}
+        for name, grants in parts.items()
+    }
 
 
 def _stack_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
@@ -213,11 +220,13 @@ def _bucket_grants(stack: str, arn: str) -> Sequence[Grant]:
                 "s3:DeleteBucketPolicy",
                 "s3:DeleteObject",
                 "s3:DeleteObjectVersion",
+                "s3:GetBucketNotification",
                 "s3:GetBucketPolicy",
                 "s3:GetBucketTagging",
                 "s3:ListBucket",
                 "s3:ListBucketMultipartUploads",
                 "s3:ListBucketVersions",
+                "s3:PutBucketNotification",
                 "s3:PutBucketOwnershipControls",
                 "s3:PutBucketPolicy",
                 "s3:PutBucketPublicAccessBlock",
@@ -306,6 +315,13 @@ def _event_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
                 "logs:PutRetentionPolicy",
                 "logs:TagResource",
                 "logs:UntagResource",
+                "scheduler:CreateScheduleGroup",
+                "scheduler:DeleteSchedule",
+                "scheduler:DeleteScheduleGroup",
+                "scheduler:GetScheduleGroup",
+                "scheduler:ListTagsForResource",
+                "scheduler:TagResource",
+                "scheduler:UntagResource",
                 "sqs:CreateQueue",
                 "sqs:DeleteQueue",
                 "sqs:GetQueueAttributes",
@@ -325,9 +341,9 @@ def _event_grants(stack: str, arn: str, place: str) -> Sequence[Grant]:
             (
                 f"{arn}:events:{place}:rule/{stack}-*",
                 f"{arn}:logs:{place}:log-group:{stack}-*",
+                f"{arn}:scheduler:{place}:schedule/{stack}/*",
+                f"{arn}:scheduler:{place}:schedule-group/{stack}",
                 f"{arn}:sqs:{place}:{stack}-*",
-                # CloudFormation names a state machine after its place in the template.
-                f"{arn}:states:{place}:stateMachine:ConcludeMachine-*",
                 f"{arn}:states:{place}:stateMachine:{stack}-*",
             ),
         ),

@@ -44,7 +44,7 @@ def look_for_traps(clients: Clients, *, max_vcpus: int, instance_types: Sequence
     missing: list[str] = []
     for role in LINKED_ROLES:
         try:
-            if not _has_role(clients, role):
+            if not has_role(clients, role):
                 missing.append(role)
         except AccessError as error:
             warnings.append(f"Whether the role {role} exists is not known. {error.message}")
@@ -105,7 +105,8 @@ def _quota_warnings(clients: Clients, max_vcpus: int, *, on_demand: bool) -> Ite
             )
 
 
-def _has_role(clients: Clients, name: str) -> bool:
+def has_role(clients: Clients, name: str) -> bool:
+    """Say whether the account has a role; one request."""
     from botocore.exceptions import ClientError
 
     with explained(f"Looking for the role {name}"):

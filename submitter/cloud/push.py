@@ -15,7 +15,7 @@ from jobspec.errors import NotFoundError, TryLaterError, UsageError
 from jobspec.stores.base import Store
 from submitter.backends.docker.engine import explained, image_missing
 from submitter.cloud.clients import Clients
-from submitter.cloud.definitions import register_all
+from submitter.cloud.definitions import register_all, register_planner
 from submitter.cloud.record import ImageRecord, list_records, save_record
 from submitter.cloud.refusals import ExpiredLoginError, TagTakenError, explain_push
 from submitter.cloud.registry import PLATFORM, RemoteImage, find_image, login, platforms_of
@@ -77,7 +77,7 @@ def push_image(
 ) -> PushReport:
     """Make an image the one that new runs of a stack use; idempotent, and complete after any interruption.
 
-    The record comes last: what it names is there.
+    The record comes behind all that it names, and the planner of the stack's state machines behind the record.
 
     Args:
         client: a client of the Docker SDK.
@@ -118,6 +118,8 @@ def push_image(
         definitions=register_all(clients, stack, image, local.engine_id, tell),
     )
     saved = save_record(store, record)
+    # Behind the record: a planner that knows no record of its own version would refuse.
+    register_planner(clients, stack, image, local.engine_id, tell)
     return PushReport(saved, sent, saved not in known)
 
 

@@ -23,7 +23,8 @@ from jobspec.stores.layout import Layout
 from jobspec.stores.sealed import seal, unseal_as
 from submitter.images.parts import check_modules
 
-Step = Literal["work", "reduce", "prepare"]
+Step = Literal["work", "reduce", "prepare", "plan"]
+"""What containers on AWS do; a record names the definitions of the first three, the stack's newest image plans."""
 
 RECORD_VERSION: Final = 1
 """Raise by one when a field changes its meaning; records of another number are passed over, and pushed again."""

@@ -6,13 +6,10 @@ import re
 from collections.abc import Callable
 
 from jobspec.errors import AccessError, FoldfleetError, TryLaterError
-from submitter.cloud.errors import missing_right
+from submitter.cloud.errors import TOLD_ACTION, missing_right
 from submitter.cloud.registry import no_repository
 from submitter.cloud.stack import Stack
 
-_TOLD_ACTION = re.compile(
-    r"not authorized to perform: (?P<action>[\w-]+:\w+)(?:.*?on resource: \"?(?P<resource>[^\s\"]+))?"
-)
 _AGAIN = "Type the same command again; layers that have arrived are not sent twice."
 
 
@@ -37,7 +34,7 @@ def explain_push(words: str, stack: Stack) -> FoldfleetError:
 
 
 def _missing_right(words: str, stack: Stack) -> AccessError:
-    told = _TOLD_ACTION.search(words)
+    told = TOLD_ACTION.search(words)
     action = told["action"] if told else "ecr:PutImage"
     resource = ((told["resource"] if told else None) or stack.repository_uri).rstrip(".,")
     return missing_right(action, resource, f"Pushing to {stack.repository_uri}")
@@ -78,7 +75,7 @@ def _unnamed(_: str, __: Stack) -> TryLaterError:
 
 
 _TABLE: tuple[tuple[str, Callable[[str, Stack], FoldfleetError]], ...] = (
-    (_TOLD_ACTION.pattern, _missing_right),
+    (TOLD_ACTION.pattern, _missing_right),
     (r"token has expired|ExpiredToken", _expired),
     (r"already exists.*immutable", _taken),
     (r"name unknown|repository .*does not exist", _gone),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from jobspec.errors import FoldfleetError, NotFoundError, TryLaterError, UsageError
@@ -31,7 +31,12 @@ GONE = frozenset({"REVIEW_IN_PROGRESS", "DELETE_COMPLETE"})
 
 @dataclass(frozen=True)
 class Stack:
-    """Name the parts of one stack; a field for each of its outputs."""
+    """Name the parts of one stack; a field for each of its outputs.
+
+    What uploads and schedules need is None unless ``events`` are on: the intake machine, the group of schedules and the
+    role with which they start. ``data_places`` are ARNs as in ``arn:aws:s3:::BUCKET/incoming/*``: what specs may read
+    beside the store.
+    """
 
     name: str
     region: str
@@ -50,12 +55,25 @@ class Stack:
     execution_role_arn: str
     instance_role_arn: str
     submitter_policy_arn: str
+    events_policy_arn: str
+    """What `submit events` needs beside the policy of submitters."""
     log_group_name: str
     conclude_machine_arn: str
+    search_machine_arn: str
+    dead_letters_arn: str
     max_vcpus: int
     instance_types: tuple[str, ...]
+    data_places: tuple[str, ...]
+    events: bool
+    spec_prefix: str
+    data_prefix: str = ""
+    """Empty unless data files start searches, too."""
     on_demand_environment_arn: str | None = None
     """None unless it was asked for."""
+    intake_machine_arn: str | None = None
+    schedule_group_name: str | None = None
+    schedule_role_arn: str | None = None
+    notify_topic_arn: str | None = None
 
     @property
     def partition(self) -> str:
@@ -133,9 +151,9 @@ def read_stack(described: Mapping[str, Any], region: str) -> Stack:
     """
     outputs = {_snake(output["OutputKey"]): output["OutputValue"] for output in described.get("Outputs") or ()}
     name = described["StackName"]
-    optional = {"on_demand_environment_arn"}
     wanted = {field.name for field in fields(Stack)} - {"name", "region", "account"}
-    if missing := sorted(wanted - optional - set(outputs)):
+    needed = {field.name for field in fields(Stack) if field.default is MISSING} & wanted
+    if missing := sorted(needed - set(outputs)):
         raise UsageError(
             f"The stack {name!r} was not made by this version of foldfleet: its outputs lack {', '.join(missing)}. "
             f"`submit infra up{_named(name)}` brings one of an older version up to date; for another program's stack, "
@@ -150,11 +168,17 @@ def read_stack(described: Mapping[str, Any], region: str) -> Stack:
                 "region": region,
                 "account": described["StackId"].split(":")[4],
                 "max_vcpus": int(values["max_vcpus"]),
-                "instance_types": tuple(part.strip() for part in values["instance_types"].split(",")),
+                "instance_types": _parts(values["instance_types"]),
+                "data_places": _parts(values["data_places"]),
+                "events": values["events"] == "yes",
             }
         )
     except ValueError as error:
         raise FoldfleetError(f"The outputs of the stack {name!r} cannot be read: {error}.") from None
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 def _snake(name: str) -> str:

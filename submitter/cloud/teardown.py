@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from jobspec.errors import TryLaterError, UsageError
+from jobspec.errors import AccessError, TryLaterError, UsageError
 from jobspec.stores.s3errors import code_of
 from submitter.cloud import bucket as buckets
 from submitter.cloud.changes import Sleep
 from submitter.cloud.clients import Clients
-from submitter.cloud.definitions import STEPS
+from submitter.cloud.definitions import ENGINE_TAG, STEPS, planner_name
 from submitter.cloud.errors import explained, message_of
 from submitter.cloud.following import Follower, Tell, explain_failure
 from submitter.cloud.infra import check_ours, parameters_of
@@ -51,17 +51,20 @@ class Definition:
 
 @dataclass(frozen=True)
 class Holder:
-    """A user, group or role to whom the stack's policy for submitters is attached."""
+    """A user, group or role to whom a policy of the stack is attached."""
 
     kind: Literal["user", "group", "role"]
     name: str
+    policy: str
+    """The policy's ARN."""
 
 
 @dataclass(frozen=True)
 class Doomed:
     """What `down` would remove; ``stack_id`` is None if there is no stack.
 
-    ``holders`` lose the ``policy``: IAM deletes none that is attached to anybody.
+    ``holders`` lose the stack's policies: IAM deletes none that is attached to anybody. ``tells_events``: the bucket
+    has EventBridge told of its new objects.
     """
 
     name: str
@@ -77,8 +80,8 @@ class Doomed:
     requests: tuple[Request, ...]
     definitions: tuple[str, ...]
     num_images: int
-    policy: str = ""
     holders: tuple[Holder, ...] = ()
+    tells_events: bool = False
 
     @property
     def data(self) -> str:
@@ -104,7 +107,6 @@ def survey(clients: Clients, name: str) -> Doomed:
     parameters = parameters_of(described)
     bucket = parameters.get("BucketName") or buckets.default_bucket(clients, name)
     there = buckets.exists(clients, bucket)
-    policy = _policy_of(described)
     return Doomed(
         name=name,
         region=clients.region,
@@ -119,39 +121,47 @@ def survey(clients: Clients, name: str) -> Doomed:
         requests=tuple(active_requests(clients, name)) if described else (),
         definitions=tuple(definition.arn for definition in definitions_of(clients, name)),
         num_images=sum(1 for _ in _images(clients, name)),
-        policy=policy,
-        holders=tuple(_holders(clients, policy)) if policy else (),
+        holders=tuple(holder for policy in _policies_of(described) for holder in _holders(clients, policy)),
+        tells_events=there and _tells_events(clients, bucket),
     )
 
 
-def _policy_of(described: StackTypeDef | None) -> str:
+def _tells_events(clients: Clients, bucket: str) -> bool:
+    try:
+        return buckets.tells_events(clients, bucket)
+    except AccessError:  # a bucket of one's own, of which the builder's policy knows nothing
+        return False
+
+
+def _policies_of(described: StackTypeDef | None) -> list[str]:
     outputs = described.get("Outputs", []) if described else []
-    return next((str(one["OutputValue"]) for one in outputs if one.get("OutputKey") == "SubmitterPolicyArn"), "")
+    wanted = {"SubmitterPolicyArn", "EventsPolicyArn"}
+    return [str(one["OutputValue"]) for one in outputs if one.get("OutputKey") in wanted]
 
 
 def _holders(clients: Clients, policy: str) -> Iterator[Holder]:
     from botocore.exceptions import ClientError
 
-    with explained("Looking who has the policy of submitters"):
+    with explained("Looking who has the policies of the stack"):
         try:
             for page in clients.iam.get_paginator("list_entities_for_policy").paginate(PolicyArn=policy):
-                yield from (Holder("user", str(one["UserName"])) for one in page["PolicyUsers"])
-                yield from (Holder("group", str(one["GroupName"])) for one in page["PolicyGroups"])
-                yield from (Holder("role", str(one["RoleName"])) for one in page["PolicyRoles"])
+                yield from (Holder("user", str(one["UserName"]), policy) for one in page["PolicyUsers"])
+                yield from (Holder("group", str(one["GroupName"]), policy) for one in page["PolicyGroups"])
+                yield from (Holder("role", str(one["RoleName"]), policy) for one in page["PolicyRoles"])
         except ClientError as error:
             if code_of(error) != "NoSuchEntity":
                 raise
 
 
 def _detach(clients: Clients, doomed: Doomed) -> None:
-    with explained("Detaching the policy of submitters"):
+    with explained("Detaching the policies of the stack"):
         for holder in doomed.holders:
             if holder.kind == "user":
-                clients.iam.detach_user_policy(UserName=holder.name, PolicyArn=doomed.policy)
+                clients.iam.detach_user_policy(UserName=holder.name, PolicyArn=holder.policy)
             elif holder.kind == "group":
-                clients.iam.detach_group_policy(GroupName=holder.name, PolicyArn=doomed.policy)
+                clients.iam.detach_group_policy(GroupName=holder.name, PolicyArn=holder.policy)
             else:
-                clients.iam.detach_role_policy(RoleName=holder.name, PolicyArn=doomed.policy)
+                clients.iam.detach_role_policy(RoleName=holder.name, PolicyArn=holder.policy)
 
 
 def active_requests(clients: Clients, queue: str) -> Iterator[Request]:
@@ -176,9 +186,10 @@ def definitions_of(clients: Clients, stack: str) -> Iterator[Definition]:
     with explained("Listing the job definitions"):
         for page in clients.batch.get_paginator("describe_job_definitions").paginate(status="ACTIVE"):
             for told in page["jobDefinitions"]:
-                name = told["jobDefinitionName"]
-                if prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), ""):
-                    image = told.get("containerProperties", {}).get("image", "")
+                name, image = told["jobDefinitionName"], told.get("containerProperties", {}).get("image", "")
+                if name == planner_name(stack):
+                    yield Definition(told["jobDefinitionArn"], told.get("tags", {}).get(ENGINE_TAG, ""), image)
+                elif prefix := next((prefix for prefix in prefixes if name.startswith(prefix)), ""):
                     yield Definition(told["jobDefinitionArn"], name.removeprefix(prefix), image)
 
 
@@ -268,6 +279,11 @@ def _remains(doomed: Doomed, *, deleted: bool) -> Iterator[str]:
         )
     elif doomed.bucket_exists and not doomed.bucket_is_ours:
         yield f"the bucket s3://{doomed.bucket}, which foldfleet did not make; its store is gone"
+    if doomed.tells_events and not (deleted and doomed.bucket_is_ours):
+        yield (
+            f"a setting of the bucket {doomed.bucket}: it tells EventBridge of new objects, which nothing of foldfleet "
+            "hears any more (other programs may; S3 charges nothing for it)"
+        )
     yield "service-linked roles of AWS, which other programs may use (they cost nothing)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ _POLICY = re.compile(r"arn:[\w-]+:iam::(?:\d{12}|aws):policy/\S+")
 _TYPE = re.compile(r"[a-z][a-z0-9-]*(?:\.[a-z0-9-]+)?")
 _DATA = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s,*?]+)?/?")
 
+_PREFIX = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+")
+"""Stricter than S3: what has no meaning in patterns of EventBridge, in ARNs, in URLs, in file systems."""
+
+_MAX_PREFIX = 256
+
 _NO_SPOT_HOST_BELOW = 20
 """Batch takes 20 minutes or more."""
 
@@ -28,7 +34,11 @@ _OTHER_CPUS = re.compile(r"(?:a1|g5g|im4gn|is4gen|x2gd|t4g|hpc7g|[a-z]+\d+g[a-z]
 
 @dataclass(frozen=True)
 class Wishes:
-    """What was typed; None keeps what the stack has, or else the default."""
+    """What was typed; None keeps what the stack has, or else the default.
+
+    ``spec_prefix`` and ``data_prefix`` are watched if ``events`` are on; an empty ``data_prefix`` or ``notify_topic``
+    takes back an earlier one. ``upload_...`` bound what a spec may ask for that no person started from a desk.
+    """
 
     stack: str
     max_vcpus: int | None = None
@@ -44,6 +54,15 @@ class Wishes:
     on_demand: bool | None = None
     keep_hosts_minutes: int | None = None
     log_days: int | None = None
+    events: bool | None = None
+    spec_prefix: str | None = None
+    data_prefix: str | None = None
+    notify_topic: str | None = None
+    upload_max_cells: int | None = None
+    upload_max_task_vcpus: int | None = None
+    upload_max_task_memory_gib: int | None = None
+    upload_max_hours: int | None = None
+    upload_max_vcpu_hours: int | None = None
 
     def check(self, template: Mapping[str, Any]) -> None:
         """Refuse what AWS would refuse after minutes.
@@ -58,6 +77,11 @@ class Wishes:
             ("--root-volume-gib", "RootVolumeGib", self.root_volume_gib),
             ("--keep-hosts-minutes", "KeepHostsMinutes", self.keep_hosts_minutes),
             ("--log-days", "LogDays", self.log_days),
+            ("--max-cells", "UploadMaxCells", self.upload_max_cells),
+            ("--max-task-vcpus", "UploadMaxTaskVcpus", self.upload_max_task_vcpus),
+            ("--max-task-memory-gib", "UploadMaxTaskMemoryGib", self.upload_max_task_memory_gib),
+            ("--max-hours", "UploadMaxHours", self.upload_max_hours),
+            ("--max-vcpu-hours", "UploadMaxVcpuHours", self.upload_max_vcpu_hours),
         ):
             if value is not None:
                 _check_number(flag, value, template["Parameters"][name])
@@ -72,6 +96,18 @@ class Wishes:
             _check_form("--data", place, _DATA, "s3://BUCKET/PREFIX without wildcards")
         for kind in self.instance_types or ():
             _check_type(kind)
+        _check_prefix("--prefix", self.spec_prefix, may_be_empty=False)
+        _check_prefix("--data-prefix", self.data_prefix, may_be_empty=True)
+
+    def check_topic(self, partition: str, region: str, account: str) -> None:
+        """Refuse a topic to which the search machine could not publish.
+
+        Raises:
+            UsageError: it is another account's or region's, or of the kind that wants groups of messages.
+        """
+        form = re.compile(rf"arn:{re.escape(partition)}:sns:{region}:{account}:[\w-]{{1,256}}")
+        allowed = f"a standard topic of this account and region, arn:{partition}:sns:{region}:{account}:NAME"
+        _check_form("--notify", self.notify_topic, form, allowed)
 
 
 def _check_number(flag: str, value: int, parameter: Mapping[str, Any]) -> None:
@@ -85,6 +121,33 @@ def _check_number(flag: str, value: int, parameter: Mapping[str, Any]) -> None:
 def _check_form(flag: str, value: str | None, form: re.Pattern[str], allowed: str) -> None:
     if value and not form.fullmatch(value):
         raise UsageError(f"{flag} {value!r} cannot be used; it must be {allowed}.")
+
+
+def _check_prefix(flag: str, prefix: str | None, *, may_be_empty: bool) -> None:
+    if prefix is None or (may_be_empty and not prefix):
+        return
+    if not _PREFIX.fullmatch(prefix) or len(prefix) > _MAX_PREFIX:
+        raise UsageError(
+            f"{flag} {prefix!r} cannot be watched; it must end with '/' and hold nothing but letters, digits, '_', "
+            f"'-', '.' and '/', such as 'incoming/': no wildcards, and at most {_MAX_PREFIX} characters."
+        )
+
+
+def check_apart(parameters: Mapping[str, str]) -> None:
+    """Refuse watched prefixes that lie in one another or in the store: its own output would start searches.
+
+    Raises:
+        UsageError: two of them meet.
+    """
+    places = [("the store's prefix", f"{parameters['StorePrefix']}/"), ("--prefix", parameters["SpecPrefix"])]
+    if parameters["DataPrefix"]:
+        places.append(("--data-prefix", parameters["DataPrefix"]))
+    for (one, first), (other, second) in itertools.combinations(places, 2):
+        if first.startswith(second) or second.startswith(first):
+            raise UsageError(
+                f"{other} {second!r} and {one} {first!r} lie in one another, and every object would start two searches "
+                "or search the results themselves. Name a prefix beside it, such as 'incoming/' or 'nightly/'."
+            )
 
 
 def _check_type(kind: str) -> None:
@@ -110,6 +173,9 @@ def make_parameters(
         standard: the template's defaults.
         network: where hosts start.
         home: the bucket.
+
+    Raises:
+        UsageError: prefixes of the bucket lie in one another.
     """
     given = {
         "MaxVcpus": wishes.max_vcpus,
@@ -122,6 +188,15 @@ def make_parameters(
         "KeepHostsMinutes": wishes.keep_hosts_minutes,
         "LogDays": wishes.log_days,
         "DataArns": ",".join(_data_arn(place, home.partition) for place in wishes.data or ()) or None,
+        "Events": None if wishes.events is None else _yes(wishes.events),
+        "SpecPrefix": wishes.spec_prefix,
+        "DataPrefix": wishes.data_prefix,
+        "NotifyTopicArn": wishes.notify_topic,
+        "UploadMaxCells": wishes.upload_max_cells,
+        "UploadMaxTaskVcpus": wishes.upload_max_task_vcpus,
+        "UploadMaxTaskMemoryGib": wishes.upload_max_task_memory_gib,
+        "UploadMaxHours": wishes.upload_max_hours,
+        "UploadMaxVcpuHours": wishes.upload_max_vcpu_hours,
     }
     settled = {
         "DataArns": f"arn:{home.partition}:s3:::{home.bucket}/incoming/*",
@@ -129,11 +204,19 @@ def make_parameters(
         **{name: value for name, value in before.items() if name in standard or name == "DataArns"},
         **{name: str(value) for name, value in given.items() if value is not None},
     }
-    return {**settled, **network.parameters(), **home.parameters()}
+    check_apart(settled)
+    return {**settled, **_data_places(settled["DataArns"]), **network.parameters(), **home.parameters()}
 
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _data_places(arns: str) -> dict[str, str]:
+    """Return the buckets and the keys of places apart, as a right to list them wants it."""
+    places = [arn.strip().partition("/")[::2] for arn in arns.split(",")]
+    buckets, keys = dict.fromkeys(bucket for bucket, _ in places), dict.fromkeys(key for _, key in places)
+    return {"DataBucketArns": ",".join(buckets), "DataKeys": ",".join(keys)}
 
 
 def _data_arn(place: str, partition: str) -> str:

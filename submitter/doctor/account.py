@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from jobspec.errors import ExitCode
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
-from submitter.cloud.preflight import LINKED_ROLES, ON_DEMAND_QUOTA, SPOT_QUOTA, read_quota
+from submitter.cloud.preflight import LINKED_ROLES, ON_DEMAND_QUOTA, SPOT_QUOTA, has_role, read_quota
 from submitter.doctor.findings import Finding, ok, warning, wrong
 
 _SKEW_SECONDS, _MAX_SKEW_SECONDS = 60, 240
@@ -46,17 +46,7 @@ def _check_clock(skew_s: float) -> Finding:
 
 def check_linked_roles(clients: Clients) -> Iterator[Finding]:
     """Look for the service-linked roles; one request for each."""
-    from botocore.exceptions import ClientError
-
-    missing = []
-    for name in LINKED_ROLES:
-        with explained(f"Looking for the role {name}"):
-            try:
-                clients.iam.get_role(RoleName=name)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "NoSuchEntity":
-                    raise
-                missing.append(name)
+    missing = [name for name in LINKED_ROLES if not has_role(clients, name)]
     for name in missing:
         remedy = f"`aws iam create-service-linked-role --aws-service-name {LINKED_ROLES[name]}`"
         yield wrong("roles", f"the account lacks {name}, so that hosts would not start", remedy, ExitCode.NOT_FOUND)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from submitter.cloud.clients import Clients
     from submitter.cloud.stack import Stack
 
-PLACES = ("local", "docker", "aws")
+PLACES = ("local", "docker", "aws", "stepfunctions")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def diagnose(on: str, patient: Patient) -> Iterator[Finding]:
     yield from examine("python", machine.check_versions)
     yield from examine("settings", lambda: machine.check_settings(settings))
     yield from examine("cache", lambda: machine.check_cache(settings.cache))
-    if on == "aws":
+    if on in ("aws", "stepfunctions"):  # executions send their arrays to the same queue
         yield from _diagnose_aws(patient)
         return
     yield from examine("store", lambda: machine.check_store(patient.open_store()))

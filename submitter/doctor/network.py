@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobspec.errors import ExitCode
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
-from submitter.cloud.network import table_of
+from submitter.cloud.network import find_obstacle, is_up, missing_endpoints, table_of
 from submitter.cloud.stack import Stack
 from submitter.doctor.findings import Finding, ok, warning, wrong
 
-NEEDED_ENDPOINTS = ("ecr.api", "ecr.dkr", "ecs", "ecs-agent", "ecs-telemetry", "logs")
-"""What a subnet without a way out needs as interface endpoints, S3's gateway beside them."""
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import RouteTableTypeDef, SubnetTypeDef, VpcEndpointTypeDef
 
-_EVERYWHERE = "0.0.0.0/0"
 _FEW_ADDRESSES = 8
 
 
@@ -29,8 +28,8 @@ def check_network(clients: Clients, stack: Stack) -> Iterator[Finding]:
         return
     with explained("Looking at the subnets"):
         subnets = clients.ec2.describe_subnets(Filters=[{"Name": "subnet-id", "Values": wanted}])["Subnets"]
-    if gone := sorted(set(wanted) - {subnet["SubnetId"] for subnet in subnets}):
-        text = f"subnets of the stack are gone: {', '.join(gone)}"
+    if absent := sorted(set(wanted) - {subnet["SubnetId"] for subnet in subnets}):
+        text = f"subnets of the stack are gone: {', '.join(absent)}"
         yield wrong("network", text, "`submit infra up --subnets ...` with others", ExitCode.NOT_FOUND)
     if not subnets:
         return
@@ -39,8 +38,10 @@ def check_network(clients: Clients, stack: Stack) -> Iterator[Finding]:
         tables = clients.ec2.describe_route_tables(Filters=of_network)["RouteTables"]
     with explained("Looking at the endpoints of the network"):
         endpoints = clients.ec2.describe_vpc_endpoints(Filters=of_network)["VpcEndpoints"]
-    routed = {subnet["SubnetId"]: table_of(subnet["SubnetId"], tables) or {} for subnet in subnets}
-    yield from _check_ways(subnets, routed, endpoints)
+    routed: dict[str, RouteTableTypeDef] = {
+        subnet["SubnetId"]: table_of(subnet["SubnetId"], tables) or {} for subnet in subnets
+    }
+    yield from _check_ways(subnets, routed, missing_endpoints(endpoints, clients.region))
     yield from _check_s3(routed, endpoints)
     scarce = [one["SubnetId"] for one in subnets if one.get("AvailableIpAddressCount", 256) < _FEW_ADDRESSES]
     if scarce:
@@ -49,24 +50,15 @@ def check_network(clients: Clients, stack: Stack) -> Iterator[Finding]:
 
 
 def _check_ways(
-    subnets: Sequence[Mapping[str, Any]],
-    routed: Mapping[str, Mapping[str, Any]],
-    endpoints: Sequence[Mapping[str, Any]],
+    subnets: Sequence[SubnetTypeDef], routed: Mapping[str, RouteTableTypeDef], missing: Sequence[str]
 ) -> Iterator[Finding]:
-    inside = {str(one["ServiceName"]).partition(".")[2].partition(".")[2] for one in endpoints if _is_up(one)}
-    has_endpoints = set(NEEDED_ENDPOINTS) <= inside
-    closed, dead, nameless = [], [], []
-    for subnet in subnets:
-        route = _way_out(routed[subnet["SubnetId"]])
-        if route is not None and route.get("State") == "blackhole":
-            dead.append(subnet["SubnetId"])
-        elif route is None and not has_endpoints:
-            closed.append(subnet["SubnetId"])
-        elif route is not None and _needs_address(route) and not (subnet.get("MapPublicIpOnLaunch") or has_endpoints):
-            nameless.append(subnet["SubnetId"])
+    obstacles = {one["SubnetId"]: find_obstacle(one, routed[one["SubnetId"]], missing) for one in subnets}
+    gone, closed, nameless = (
+        [name for name, found in obstacles.items() if found == kind] for kind in ("gone", "closed", "nameless")
+    )
     remedy = "`submit infra up --subnets ...` with subnets that have a route to the internet"
-    if dead:
-        text = f"the route out of {', '.join(dead)} leads to something that is gone (blackhole)"
+    if gone:
+        text = f"the route out of {', '.join(gone)} leads to something that is gone (blackhole)"
         yield wrong("network", text, remedy, ExitCode.NOT_FOUND)
     if closed:
         text = f"no route leads out of {', '.join(closed)}: hosts there would never join"
@@ -75,12 +67,12 @@ def _check_ways(
         text = f"{name} leads to the internet and gives its hosts no public address: they would never join"
         remedy = f"`aws ec2 modify-subnet-attribute --subnet-id {name} --map-public-ip-on-launch`"
         yield wrong("network", text, remedy, ExitCode.NOT_FOUND)
-    if not dead and not closed and not nameless:
+    if not any(obstacles.values()):
         yield ok("network", f"{len(subnets)} subnets have a way to ECS, the registry and the logs")
 
 
-def _check_s3(routed: Mapping[str, Mapping[str, Any]], endpoints: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    gateways = [one for one in endpoints if str(one["ServiceName"]).endswith(".s3") and _is_up(one)]
+def _check_s3(routed: Mapping[str, RouteTableTypeDef], endpoints: Sequence[VpcEndpointTypeDef]) -> Iterator[Finding]:
+    gateways = [one for one in endpoints if str(one["ServiceName"]).endswith(".s3") and is_up(one)]
     served = {table for one in gateways for table in one.get("RouteTableIds") or ()}
     without = sorted(name for name, table in routed.items() if table.get("RouteTableId") not in served)
     if without:
@@ -88,16 +80,3 @@ def _check_s3(routed: Mapping[str, Mapping[str, Any]], endpoints: Sequence[Mappi
         yield warning("network", text, "`submit infra up --s3-endpoint` makes one, free of charge.")
     else:
         yield ok("network", "an S3 gateway endpoint serves every subnet")
-
-
-def _way_out(table: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((one for one in table.get("Routes") or () if one.get("DestinationCidrBlock") == _EVERYWHERE), None)
-
-
-def _needs_address(route: Mapping[str, Any]) -> bool:
-    """Say whether hosts need a public address to use it: an internet gateway translates none."""
-    return str(route.get("GatewayId") or "").startswith("igw-")
-
-
-def _is_up(endpoint: Mapping[str, Any]) -> bool:
-    return str(endpoint.get("State", "")).lower() == "available"

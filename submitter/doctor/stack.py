@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from jobspec.errors import ExitCode, NotFoundError, UsageError
 from jobspec.stores.base import Store
 from submitter.backends.aws.presence import waiting_reason
 from submitter.backends.aws.reasons import DOCTOR, Reason
+from submitter.cloud.ailments import ANEW, decode
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.record import ImageRecord, list_records
@@ -31,33 +31,6 @@ PATIENCE_SECONDS = 1800
 _SETTLED = ("VALID",)
 _CHANGING = ("CREATING", "UPDATING", "DELETING")
 
-_ANEW = "`submit infra down`, then `submit infra up`: the data stay"
-"""CloudFormation does not look for what was removed behind its back: `up` alone would find nothing to change."""
-
-_INVALID: tuple[tuple[str, str, str], ...] = (
-    (
-        r"not authorized to perform: ([\w-]+:\w+)",
-        "a role lacks {0}",
-        "Ask whoever runs the account which boundary or policy of the organisation denies {0}; then `submit infra up`.",
-    ),
-    (r"subnet.*(does not exist|not found)|InvalidSubnet", "a subnet is gone", "`submit infra up --subnets ...`"),
-    (r"security group.*(does not exist|not found)|InvalidGroup", "its security group is gone", _ANEW),
-    (r"launch ?template", "its launch template cannot be used", _ANEW),
-    (r"instance profile", "its instance profile is gone", _ANEW),
-    (
-        r"instance ?type.*not (supported|available)",
-        "an instance type is not offered here",
-        "`submit infra up --instance-types ...`",
-    ),
-    (
-        r"spot.*(service-linked|fleet role)|AWSServiceRoleForEC2Spot",
-        "the role of EC2 Spot is missing",
-        "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com`",
-    ),
-    (r"cluster.*(inactive|not found)", "its ECS cluster was deleted", _ANEW),
-)
-"""What Batch says of an invalid compute environment: a pattern, what it means, what to do."""
-
 
 def find(clients: Clients, name: str) -> Stack:
     """Return the stack, refusing one that is absent, broken or being changed."""
@@ -75,7 +48,7 @@ def check_queue(clients: Clients, stack: Stack) -> Iterator[Finding]:
     with explained("Looking at the queue"):
         found = clients.batch.describe_job_queues(jobQueues=[stack.queue_arn])["jobQueues"]
     if not found:
-        yield wrong("queue", f"the queue {stack.queue_name} is gone", _ANEW, ExitCode.NOT_FOUND)
+        yield wrong("queue", f"the queue {stack.queue_name} is gone", ANEW, ExitCode.NOT_FOUND)
         return
     enable = f"`aws batch update-job-queue --job-queue {stack.queue_name} --state ENABLED`"
     yield _judge("queue", f"the queue {stack.queue_name}", found[0], enable)
@@ -90,7 +63,7 @@ def check_environments(clients: Clients, stack: Stack) -> Iterator[Finding]:
         name = arn.rpartition("/")[2]
         if arn not in found:
             text = f"the compute environment {name} is gone"
-            yield wrong("environments", text, _ANEW, ExitCode.NOT_FOUND)
+            yield wrong("environments", text, ANEW, ExitCode.NOT_FOUND)
             continue
         entry: Mapping[str, Any] = found[arn]
         resources = entry.get("computeResources", {})
@@ -154,11 +127,11 @@ def check_waiting(clients: Clients, stack: Stack, now: Callable[[], float]) -> I
 
 def decode_invalid(reason: str) -> tuple[str, str]:
     """Return what a compute environment's status reason means, and what to do."""
-    for pattern, text, remedy in _INVALID:
-        if found := re.search(pattern, reason, flags=re.IGNORECASE | re.DOTALL):
-            groups = [group or "" for group in found.groups()]
-            return f"{text.format(*groups)} ({reason})", remedy.format(*groups)
-    return reason or "AWS Batch does not say why", f"Wait some minutes. If it stays so: {_ANEW}"
+    found = decode(reason)
+    if found is None:
+        return reason or "AWS Batch does not say why", f"Wait some minutes. If it stays so: {ANEW}"
+    text, remedy = found
+    return f"{text} ({reason})", remedy
 
 
 def _judge(check: str, what: str, entry: Mapping[str, Any], enable: str, use: str = "") -> Finding:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from jobspec.engine import EngineParts, current_engine, named_modules
 from jobspec.errors import FoldfleetError, NotFoundError, TryLaterError, UsageError
 from jobspec.modules import module_digest, own_files
+from jobspec.protocol import IMAGE_MODULE, image_command
 from jobspec.settings import Settings
 from submitter.backends.docker.engine import explained
 from submitter.backends.docker.launch import HOME, LOG_CONFIG, container_name
@@ -49,7 +50,8 @@ def image_parts(client: DockerClient, image: str, cache: Path) -> EngineParts:
     with explained(image):
         found, host = api.inspect_image(image), api.version()
     _check_architecture(image, str(found["Architecture"]), str(host["Arch"]))
-    facts = [found["Id"], api.base_url, host["KernelVersion"], current_engine("native").kernel]
+    # What an image of another entry point once answered says nothing of whether it can be started now.
+    facts = [found["Id"], api.base_url, host["KernelVersion"], current_engine("native").kernel, IMAGE_MODULE]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     path = cache / "images" / f"{digest[:32]}.json"
     parts = _recall(path)
@@ -98,7 +100,7 @@ def _run_describe(api: Any, image_id: str, owner: Owner, image: str) -> dict[str
     with explained(image):
         made = api.create_container(
             image_id,
-            ["describe"],
+            image_command(["describe"]),
             name=container_name("describe", owner.token),
             labels={**owner.labels(), KIND: STEP, **limit_labels(0, _MEMORY_BYTES)},
             host_config=_limits(api),
@@ -208,6 +210,3 @@ def _remember(path: Path, parts: EngineParts) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(parts.model_dump_json().encode())
     Path(name).replace(path)
-
-
-

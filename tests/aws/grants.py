@@ -23,7 +23,7 @@ class Grant:
     """One action on one resource pattern, from one statement of somebody's policies.
 
     Attributes:
-        who: the logical name of a role in the template, ``SubmitterPolicy``, or ``infra``.
+        who: the logical name of a role in the template, ``SubmitterPolicy``, ``EventsPolicy``, or ``infra``.
         sid: of the statement; where it has none, nothing.
         resource: with names for what differs from stack to stack, as the table of reasons writes it.
         statement: this piece as a statement of its own.
@@ -67,9 +67,7 @@ def read_reasons() -> list[Reason]:
     ]
 
 
-def split(
-    who: str, document: Mapping[str, Any], names: Mapping[str, str], *, by_resource: bool = True
-) -> list[Grant]:
+def split(who: str, document: Mapping[str, Any], names: Mapping[str, str], *, by_resource: bool = True) -> list[Grant]:
     """Return the pieces of a policy; ``names`` are put in the place of what differs from stack to stack.
 
     A statement for many services names resources that most of its actions know nothing of: ``by_resource=False``
@@ -115,7 +113,7 @@ def compare(unused: Sequence[Grant], reasons: Sequence[Reason]) -> tuple[list[st
 
 @dataclass(frozen=True)
 class Deployment:
-    """The roles of a stack as they are deployed, by their names in the template, and its submitter policy."""
+    """The roles of a stack as they are deployed, by their names in the template, and its policies for people."""
 
     roles: Mapping[str, str]
     grants: Sequence[Grant]
@@ -138,10 +136,11 @@ def read_deployment(cloud: Cloud, stack: str, outputs: Mapping[str, str]) -> Dep
             # moto writes a document that CloudFormation deployed as Python does, not as JSON.
             document = ast.literal_eval(text) if isinstance(text, str) else text
             grants += split(logical, document, names)
-    arn = outputs["SubmitterPolicyArn"]
-    version = client.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-    document = client.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
-    grants += split("SubmitterPolicy", document, names)
+    for policy in ("SubmitterPolicy", "EventsPolicy"):
+        arn = outputs[f"{policy}Arn"]
+        version = client.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        document = client.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+        grants += split(policy, document, names)
     return Deployment(roles, tuple(grants))
 
 

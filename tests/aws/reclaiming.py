@@ -36,6 +36,9 @@ FLUSH_S = 2.0
 REST_S = 0.6
 """A fit rests, so that a task takes longer than a flush though the machine has fewer cores than the hosts."""
 
+SLOWER = 2
+"""So many rests more has a slow one: a task of twenty takes three times as long as a notice may stay unseen."""
+
 MOST_DEATHS = 2
 """Of one task without a notice: a cell that was in flight at three deaths is lost, by rule."""
 
@@ -47,6 +50,12 @@ ESTIMATOR = (
     + f'''def note(level, fold):
     line = json.dumps({{"level": level, "fold": fold, "time": time.time()}})
     os.write(2, ("{MARK}" + line + "\\n").encode())  # a host takes its disk with it, a log stream stays
+
+
+class Slow(Witness):
+    def fit(self, X, y):
+        time.sleep({SLOWER} * float(os.environ.get("WITNESS_REST", 0)))
+        return super().fit(X, y)
 '''
 )
 
@@ -60,6 +69,8 @@ candidates:
 scoring: accuracy
 resources: {{vcpus: 2, memory_gib: 1}}
 """
+SLOW_SPEC = SPEC.replace(".Witness", ".Slow")
+
 
 def build_witness(client: DockerClient, image: str, folder: Path) -> str:
     """Return an image like ``image`` that has the estimator, and flushes more often.

@@ -47,6 +47,18 @@ def check_batch(template: Mapping[str, Any]) -> list[str]:
 def check_machine(definition: Mapping[str, Any]) -> list[str]:
     """Find transitions to states that do not exist, states that nothing leads to, and ends that are none."""
     states = definition["States"]
+    inner = [name for name, state in states.items() if "ItemProcessor" in state]
+    found = [f"{name}/{words}" for name in inner for words in check_machine(states[name]["ItemProcessor"])]
+    return found + _check_states({**definition, "States": {name: _alone(state) for name, state in states.items()}})
+
+
+def _alone(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a state without the states inside of it."""
+    return {key: value for key, value in state.items() if key != "ItemProcessor"}
+
+
+def _check_states(definition: Mapping[str, Any]) -> list[str]:
+    states = definition["States"]
     found = [] if definition["StartAt"] in states else [f"StartAt {definition['StartAt']} is no state"]
     targets = {definition["StartAt"]}
     for name, state in states.items():
@@ -98,6 +110,8 @@ def resolve(value: Any) -> str:
     """Return a resource of a statement as an ARN would look; what CloudFormation fills in is written as NAME."""
     if isinstance(value, str):
         return value
+    if "Fn::If" in value:
+        return resolve(value["Fn::If"][1])
     if "Fn::Sub" in value:
         return re.sub(r"\$\{(?:AWS::)?([^}]+)\}", lambda match: _SAMPLES.get(match[1], match[1]), value["Fn::Sub"])
     if "Fn::GetAtt" in value:
@@ -109,12 +123,17 @@ _SAMPLES = {"Partition": "aws", "Region": "us-east-1", "AccountId": "12345678901
 _ARNS = {
     **{
         name: f"arn:aws:iam::123456789012:role/foldfleet-{name}"
-        for name in ("TaskRole", "ReducerRole", "PlannerRole", "ExecutionRole", "EventsRole", "ConcludeRole")
+        for name in ("TaskRole", "ReducerRole", "PlannerRole", "ExecutionRole", "ScheduleRole")
     },
     "Repository": "arn:aws:ecr:us-east-1:123456789012:repository/foldfleet",
     "Logs": "arn:aws:logs:us-east-1:123456789012:log-group:foldfleet-Logs:*",
     "Queue": "arn:aws:batch:us-east-1:123456789012:job-queue/foldfleet",
-    "ConcludeMachine": "arn:aws:states:us-east-1:123456789012:stateMachine:ConcludeMachine-1",
+    **{
+        f"{name.capitalize()}Machine": f"arn:aws:states:us-east-1:123456789012:stateMachine:foldfleet-{name}"
+        for name in ("search", "intake", "conclude")
+    },
+    "NotifyTopicArn": "arn:aws:sns:us-east-1:123456789012:searches",
+    "DataBucketArns": "arn:aws:s3:::BucketName",
     "DeadLetters": "arn:aws:sqs:us-east-1:123456789012:foldfleet-DeadLetters",
     "KmsKeyArn": "arn:aws:kms:us-east-1:123456789012:key/1",
     "DataArns": "arn:aws:s3:::BucketName/incoming/*",
@@ -170,7 +189,40 @@ def _is_known(key: str, allowed: set[str]) -> bool:
 
 
 def machine_of(template: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the definition of a state machine."""
-    text = template["Resources"][name]["Properties"]["DefinitionString"]["Fn::Sub"]
-    definition: dict[str, Any] = json.loads(text)
+    """Return the definition of a state machine, with holes for what differs from stack to stack."""
+    definition: dict[str, Any] = json.loads(template["Resources"][name]["Properties"]["DefinitionString"])
     return definition
+
+
+def tasks_of(definition: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the states of a definition that ask something of AWS, those inside of others among them."""
+    for state in definition["States"].values():
+        if state["Type"] == "Task":
+            yield state
+        if "ItemProcessor" in state:
+            yield from tasks_of(state["ItemProcessor"])
+
+
+def actions_of(definition: Mapping[str, Any]) -> set[str]:
+    """Return what a machine needs to be allowed, by what its states ask of AWS.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/service-integration-iam-templates.html
+    """
+    needed: set[str] = set()
+    for state in tasks_of(definition):
+        service, _, operation = state["Resource"].partition(":::")[2].removeprefix("aws-sdk:").partition(":")
+        name, _, pattern = operation.partition(".")
+        needed.add(f"{_SERVICES.get(service, service)}:{name[0].upper()}{name[1:]}")
+        if pattern == "sync" and service == "batch":
+            needed |= _OF_BATCH_SYNC
+        if {"Tags", "Tags.$"} & set(state["Parameters"]):
+            needed.add("batch:TagResource")
+        if name == "getObject":
+            needed.add("s3:ListBucket")  # else an absent object looks like a forbidden one
+    return needed
+
+
+_SERVICES = {"sfn": "states"}
+_OF_BATCH_SYNC = {
+    "batch:DescribeJobs", "batch:TerminateJob", "events:DescribeRule", "events:PutRule", "events:PutTargets"
+}  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from submitter.cloud.permissions import make_policy
+from submitter.cloud.permissions import make_policies
 from submitter.cloud.preflight import SPOT_QUOTA
 from tests.aws.fixtures import run_submit
 from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud, running_cloud
@@ -158,9 +158,12 @@ def test_a_missing_right_is_named(bare: Cloud, tmp_path: Path) -> None:
 def test_the_shown_permissions_suffice(away: Cloud, tmp_path: Path) -> None:
     iam = away.client("iam")
     shown = ask(away, tmp_path, "up", "--show-permissions")
-    assert json.loads(shown.stdout) == make_policy("foldfleet")
+    policies = json.loads(shown.stdout)
+    assert policies == make_policies("foldfleet")
     iam.create_user(UserName="builder")
-    iam.put_user_policy(UserName="builder", PolicyName="infra", PolicyDocument=shown.stdout)
+    for name, policy in policies.items():
+        made = iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(policy, separators=(",", ":")))
+        iam.attach_user_policy(UserName="builder", PolicyArn=made["Policy"]["Arn"])
     key = iam.create_access_key(UserName="builder")["AccessKey"]
     builder = {
         **away.admin,

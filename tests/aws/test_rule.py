@@ -1,4 +1,4 @@
-"""Which events start the conclude machine, by the deployed pattern: those of our arrays, and no others."""
+"""Which events start a machine and with what input, by the patterns and transformers of the template."""
 
 from __future__ import annotations
 
@@ -9,17 +9,30 @@ import pytest
 from moto.events.models import EventPattern
 
 from submitter.cloud.template import load_template
+from tests.aws.documents import NAMES, load
+from tests.aws.standin.events import make_input
 
+RESOURCES = load_template()["Resources"]
+ACCOUNT, BUCKET = "123456789012", "store"
 QUEUE = "arn:aws:batch:us-east-1:123456789012:job-queue/foldfleet"
 ELSEWHERE = "arn:aws:batch:us-east-1:999999999999:job-queue/foldfleet"
 SENT = {"store": "s3://b/foldfleet", "run": "r-1", "round": "0", "first_task": "0", "reduce": "arn", "arrays": "1"}
 
 
-def pattern() -> EventPattern:
-    rules = [one for one in load_template()["Resources"].values() if one["Type"] == "AWS::Events::Rule"]
-    assert len(rules) == 1
-    text = json.dumps(rules[0]["Properties"]["EventPattern"]).replace('{"Ref": "Queue"}', json.dumps(QUEUE))
-    return EventPattern(text, json.loads(text))
+def rule(name: str) -> dict[str, Any]:
+    """Return the properties of a rule; for the sake of the test, what CloudFormation fills in is filled in."""
+    values = {"Queue": QUEUE, "AWS::AccountId": ACCOUNT, "BucketName": BUCKET}
+    values |= {"SpecPrefix": "incoming/", "DataPrefix": "nightly/"}
+    text = json.dumps(RESOURCES[name]["Properties"])
+    for parameter, value in values.items():
+        text = text.replace(json.dumps({"Ref": parameter}), json.dumps(value))
+    properties: dict[str, Any] = json.loads(text)
+    return properties
+
+
+def matches(name: str, given: dict[str, Any]) -> bool:
+    pattern = rule(name)["EventPattern"]
+    return EventPattern(json.dumps(pattern), pattern).matches_event(given)  # type: ignore[arg-type]
 
 
 def event(status: str = "FAILED", **detail: Any) -> dict[str, Any]:
@@ -51,4 +64,78 @@ OBJECT = {
     ],
 )
 def test_only_ended_arrays_of_the_stack_start_a_reduce(given: dict[str, Any], starts: bool) -> None:
-    assert pattern().matches_event(given) is starts  # type: ignore[arg-type]
+    assert matches("ConcludeRule", given) is starts
+
+
+def test_the_conclude_machine_learns_which_execution_sent_the_array() -> None:
+    (target,) = rule("ConcludeRule")["Targets"]
+    shape = {"vcpus": "2", "memory_mib": "1884", "execution": "arn:aws:states:us-east-1:1:execution:foldfleet-search:x"}
+    told = json.loads(make_input(target, event(parameters=SENT | shape)))
+    wanted = {name: (SENT | shape)[name] for name in ("reduce", "store", "run", *shape)}
+    assert told == {"job": "1", "queue": QUEUE, **wanted}
+
+
+# --- uploads ------------------------------------------------------------------------------------------------------
+
+RULES = {"spec": "SpecUploadRule", "data": "DataUploadRule"}
+
+
+def upload(name: str = "put-plain", key: str = "incoming/spec.yaml", **changes: str) -> dict[str, Any]:
+    return load(name, **{"bucket": BUCKET, "account": ACCOUNT, "key": key, **changes})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_object_that_was_put_copied_or_completed_is_an_upload_of_one_kind(name: str) -> None:
+    for key, wanted in (("incoming/spec.yaml", "spec"), ("nightly/letters/new.csv", "data"), ("elsewhere/x", None)):
+        given = upload(name, key)
+        assert {kind for kind, one in RULES.items() if matches(one, given)} == ({wanted} if wanted else set())
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "incoming/two words+plus%2F.yaml",
+        "incoming/\u00e4\u00f6\u00fc\u2028.yaml",
+        "incoming/../foldfleet/runs/r/spec.yaml",
+        'incoming/"quoted\\".yaml',
+        "incoming/",
+    ],
+)
+def test_odd_keys_reach_the_intake_machine_as_they_are(key: str) -> None:
+    given = upload(key=key)
+    assert matches("SpecUploadRule", given)
+    (target,) = rule("SpecUploadRule")["Targets"]
+    assert json.loads(make_input(target, given))["object"]["key"] == key
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(upload(key="foldfleet/runs/r-1/views/best.json"), id="our-own-output"),
+        pytest.param(upload(key="foldfleet/outcomes/2026-01-01/x-refused.txt"), id="a-refusal"),
+        pytest.param(upload(key="foldfleet/uploads/0123/spec.yaml"), id="an-inline-spec"),
+        pytest.param(upload(key="incoming.yaml"), id="beside-the-prefix"),
+        pytest.param(upload(key="Incoming/spec.yaml"), id="another-case"),
+        pytest.param(upload(bucket="another"), id="a-foreign-bucket"),
+        pytest.param(upload(account="999999999999"), id="a-foreign-account"),
+        pytest.param(upload() | {"detail-type": "Object Deleted"}, id="a-deletion"),
+        pytest.param(upload() | {"source": "my.app"}, id="somebody-elses-event"),
+    ],
+)
+def test_nothing_else_starts_the_intake_machine(given: dict[str, Any]) -> None:
+    assert not [one for one in RULES.values() if matches(one, given)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", RULES)
+def test_the_intake_machine_gets_the_object_whole(name: str, kind: str) -> None:
+    given = upload(name)
+    (target,) = rule(RULES[kind])["Targets"]
+    assert json.loads(make_input(target, given)) == {
+        "kind": kind,
+        "account": ACCOUNT,
+        "bucket": BUCKET,
+        "object": given["detail"]["object"],
+        "reason": given["detail"]["reason"],
+        "time": given["time"],
+    }

@@ -609,7 +609,9 @@ def test_an_event_reaches_the_machine_through_the_deployed_rule(bare: Cloud, out
     assert execution["status"] == "SUCCEEDED", execution.get("cause")
     assert json.loads(execution["input"]) == {"name": "again-parent", "queue": f"{QUEUE}mine"}
     # The machine's role may use the queue, and no definition: Batch says so, the machine catches it.
-    assert "AccessDeniedException" in json.loads(execution["output"])["error"]["Error"]
+    error = json.loads(execution["output"])["error"]
+    assert error["Error"] == "Batch.AWSBatchException"
+    assert "Error Code: AccessDeniedException" in error["Cause"]
     seen = {
         (call.principal.partition("-")[2].partition("-")[0], call.action, call.decision) for call in bare.calls(start)
     }
@@ -693,6 +695,37 @@ def test_a_change_set_names_what_changes(bare: Cloud, outputs: dict[str, str]) -
     assert stack["StackStatus"] == "UPDATE_COMPLETE"
     assert {"ParameterKey": "Names", "ParameterValue": "a,b"} in stack["Parameters"]
     assert outputs["LogsArn"].endswith(":*")
+
+
+def test_roles_policies_and_rules_are_changed_in_place(bare: Cloud) -> None:
+    def make(action: str, status: str) -> dict[str, Any]:
+        user = statement(action, "*")
+        managed = {"PolicyDocument": {"Version": "2012-10-17", "Statement": [user]}, "Roles": [{"Ref": "Role"}]}
+        rule = {"EventPattern": {"detail": {"status": [status]}}, "State": "ENABLED"}
+        return {
+            "Resources": {
+                "Role": role(f"{status.lower()}.amazonaws.com", statement(f"{action}Inline", "*")),
+                "Managed": {"Type": "AWS::IAM::ManagedPolicy", "Properties": managed},
+                "Rule": {"Type": "AWS::Events::Rule", "Properties": rule},
+            },
+            "Outputs": {name: {"Value": {"Ref": name}} for name in ("Role", "Managed", "Rule")},
+        }
+
+    def may(action: str) -> str:
+        return bare.may(f"role/{first['Role']}", action, "*")
+
+    change(bare, "CREATE", "one", make("a:One", "A"), "changing")
+    first = {one["OutputKey"]: one["OutputValue"] for one in execute(bare, "one", "changing")["Outputs"]}
+    assert [may("a:One"), may("a:OneInline"), may("a:Two")] == ["allowed", "allowed", "not allowed"]
+    change(bare, "UPDATE", "two", make("a:Two", "B"), "changing")
+    stack = execute(bare, "two", "changing")
+    assert {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]} == first
+    assert [may("a:One"), may("a:OneInline")] == ["not allowed", "not allowed"]
+    assert [may("a:Two"), may("a:TwoInline")] == ["allowed", "allowed"]
+    trust = bare.client("iam").get_role(RoleName=first["Role"])["Role"]["AssumeRolePolicyDocument"]
+    assert trust["Statement"][0]["Principal"] == {"Service": "b.amazonaws.com"}
+    name = first["Rule"].rpartition("/")[2]
+    assert json.loads(bare.client("events").describe_rule(Name=name)["EventPattern"]) == {"detail": {"status": ["B"]}}
 
 
 def test_a_failed_update_leads_back(bare: Cloud, outputs: dict[str, str]) -> None:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import botocore.session
 import pytest
 
 from tests.aws.standin import iam
 from tests.aws.standin.answers import refuse
 from tests.aws.standin.events import Undelivered, fill_in, find_path, make_input
 from tests.aws.standin.faults import Fault, Faults
-from tests.aws.standin.machines import _lower, _upper, rename
+from tests.aws.standin.integrations import to_request, to_result
 from tests.aws.standin.rights import read_call
 from tests.aws.standin.s3calls import read_s3_call
 from tests.aws.standin.templates import judge, references
@@ -203,8 +204,24 @@ def test_an_input_that_is_no_json_is_not_delivered() -> None:
 def test_parameters_of_a_machine_are_respelled_but_the_users_own() -> None:
     given = {"JobName": "j", "Parameters": {"MixedCase": "v"}, "ContainerOverrides": {"Environment": [{"Name": "N"}]}}
     made = {"jobName": "j", "parameters": {"MixedCase": "v"}, "containerOverrides": {"environment": [{"name": "N"}]}}
-    assert rename(given, _lower) == made
-    assert rename(made, _upper) == given
+    shape = botocore.session.get_session().get_service_model("batch").operation_model("SubmitJob").input_shape
+    assert to_request(shape, given, loose=False) == made
+    assert to_result(shape, made) == given
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"jobName": "j"}, "'jobName' is not supported"),
+        ({"Parameters": {"run": 3}}, "must be a STRING"),
+        ({"ArrayProperties": {"Size": "3"}}, "must be a number"),
+        ({"ContainerOverrides": "none"}, "must be a structure"),
+    ],
+)
+def test_parameters_that_step_functions_would_not_take_are_refused(given: dict[str, Any], words: str) -> None:
+    shape = botocore.session.get_session().get_service_model("batch").operation_model("SubmitJob").input_shape
+    with pytest.raises(ValueError, match=words):
+        to_request(shape, given, loose=False)
 
 
 def test_faults_pass_then_fail_then_are_used_up() -> None:

@@ -16,6 +16,7 @@ PLACES = [
     pytest.param(("docker", "folder"), id="docker-folder", marks=pytest.mark.docker),
     pytest.param(("docker", "s3"), id="docker-s3", marks=pytest.mark.docker),
     pytest.param(("aws", "s3"), id="aws-s3", marks=pytest.mark.docker),
+    pytest.param(("stepfunctions", "s3"), id="stepfunctions-s3", marks=pytest.mark.docker),
 ]
 
 EVERY_TIME = (
@@ -39,8 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def place(request: pytest.FixtureRequest, submit: Submit, tmp_path: Path) -> Place:
     """Return a place with an empty store."""
     backend, kind = request.param
-    if backend == "aws":
-        return on_aws(request, submit)
+    if backend in ("aws", "stepfunctions"):
+        return on_stack(request, submit, backend)
     environment = {}
     if backend == "docker":
         environment["FOLDFLEET_IMAGE"] = request.getfixturevalue("image")
@@ -48,7 +49,7 @@ def place(request: pytest.FixtureRequest, submit: Submit, tmp_path: Path) -> Pla
     return Place(backend, store, submit, environment)
 
 
-def on_aws(request: pytest.FixtureRequest, submit: Submit) -> Place:
+def on_stack(request: pytest.FixtureRequest, submit: Submit, backend: str) -> Place:
     """Return the stack's own store, emptied: roles reach no other."""
     pushed: Deployed = request.getfixturevalue("pushed")
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
@@ -56,4 +57,4 @@ def on_aws(request: pytest.FixtureRequest, submit: Submit) -> Place:
     for name, value in pushed.environment.items():
         monkeypatch.setenv(name, value)
     store, owner = pushed.outputs["StoreUrl"], pushed.cloud.admin
-    return Place("aws", store, submit, pushed.environment, numerics="portable", owner=owner)
+    return Place(backend, store, submit, pushed.environment, numerics="portable", owner=owner)

@@ -22,11 +22,14 @@ import pytest
 
 from jobspec.engine import current_engine, describe_engine
 from jobspec.errors import NotFoundError, UsageError
+from jobspec.runs.answers import read_answer
 from jobspec.settings import load_settings
+from jobspec.stores.base import open_store
 from submitter.images import check_modules, image_parts, parts
 from submitter.images.build import ImageOptions
 from tests.conftest import Submit
 from tests.docker.fixtures import REPOSITORY, build
+from tests.planner.desk import make_site
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -189,7 +192,7 @@ def test_it_says_on_its_labels_what_it_is(docker_engine: DockerClient, image: st
     assert labels["org.opencontainers.image.title"] == "foldfleet"
     assert labels["org.opencontainers.image.version"] == describe_engine().foldfleet
     assert attributes["Config"]["User"] == "10001:10001"
-    assert attributes["Config"]["Entrypoint"] == ["/opt/foldfleet/bin/python", "-P", "-m", "containers"]
+    assert attributes["Config"]["Entrypoint"] == ["/opt/foldfleet/bin/python", "-P", "-m"]
     assert (attributes["Os"], attributes["Architecture"]) == ("linux", "amd64")
 
 
@@ -258,7 +261,7 @@ def test_only_what_the_image_allows_can_be_named(
     binds = {str(tmp_path): {"bind": str(tmp_path), "mode": "rw"}}
     made = docker_engine.containers.run(
         own_image if with_module else image,
-        ["prepare", "--store", str(tmp_path / "store"), "--spec", str(tmp_path / "own.yaml")],
+        ["containers", "prepare", "--store", str(tmp_path / "store"), "--spec", str(tmp_path / "own.yaml")],
         user=f"{os.getuid()}:{os.getgid()}",
         volumes=binds,
         detach=True,
@@ -271,6 +274,25 @@ def test_only_what_the_image_allows_can_be_named(
         made.remove(force=True)
     assert exit_code == (0 if with_module else 2), answer
     assert ("own_models.Stuck" in json.dumps(answer.get("error", {}))) is not with_module
+
+
+def test_the_same_image_plans_for_a_state_machine(docker_engine: DockerClient, image: str, tmp_path: Path) -> None:
+    """With nothing to write on but its store; what it refuses is an answer."""
+    site = make_site(store=str(tmp_path / "store")).model_dump_json()
+    ask = json.dumps({"execution": "arn:aws:states:r:1:execution:m:e", "run": "nothing-0123456789ab"})
+    logged: bytes = docker_engine.containers.run(
+        image,
+        ["submitter.planner", "--site", site, "--ask", ask, "--answer", "e-p1"],
+        user=f"{os.getuid()}:{os.getgid()}",
+        volumes={str(tmp_path): {"bind": str(tmp_path), "mode": "rw"}},
+        stderr=True,
+        remove=True,
+        **(UNPRIVILEGED | {"cap_drop": []}),
+    )
+    assert b"planned next=refuse" in logged
+    answer = read_answer(open_store(str(tmp_path / "store")), "e-p1")
+    assert answer is not None and answer.answer is not None
+    assert answer.answer["error"]["exit"] == 5
 
 
 def test_requirements_that_contradict_the_lock_are_refused_in_pips_words(

@@ -79,9 +79,7 @@ def check(hunt: Hunt, run_id: str, submit: Submit, *, flush_s: float = FOLDER_FL
     assert len(hunt.killed) == 4
 
 
-@pytest.mark.parametrize(
-    "seed", [pytest.param(seed, marks=pytest.mark.thorough) for seed in range(5)]
-)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.thorough) for seed in range(5)])
 def test_containers_killed_at_random_moments_cost_only_what_was_in_flight(
     make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str, seed: int
 ) -> None:
@@ -97,6 +95,7 @@ def test_containers_killed_at_random_moments_cost_only_what_was_in_flight(
     check(hunt, answer["run_id"], submit, vcpus=vcpus)
 
 
+@pytest.mark.thorough
 def test_every_step_may_be_killed(make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str) -> None:
     hunt = make_hunt(witness_image, store_url)
     with hunt.started("run", write_spec(hunt.folder), "--on", "docker", "--json") as cli:

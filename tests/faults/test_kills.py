@@ -99,6 +99,9 @@ def work(cli: psutil.Process) -> psutil.Process:
     return host(cli).children()[0]
 
 
+SEEDS = [0, pytest.param(1, marks=pytest.mark.thorough)]
+
+
 def worker(cli: psutil.Process) -> psutil.Process:
     return work(cli).children()[-1]
 
@@ -143,7 +146,7 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             process.kill()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("victim", [runner, host, work])
 def test_a_killed_run_is_resumed_to_the_same_table(
     desk: Desk, undisturbed: list[dict[str, str]], victim: Victim, seed: int
@@ -165,7 +168,7 @@ def test_a_killed_run_is_resumed_to_the_same_table(
     assert desk.scores() == undisturbed
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_killed_worker_costs_nothing_but_its_fit(desk: Desk, undisturbed: list[dict[str, str]], seed: int) -> None:
     chance = random.Random(seed)
     cli = desk.start("run", str(desk.spec), "--json")

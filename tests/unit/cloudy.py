@@ -38,10 +38,16 @@ def make_stack(name: str = "foldfleet", **changes: Any) -> Stack:
         "execution_role_arn": role("execution"),
         "instance_role_arn": role("instance"),
         "submitter_policy_arn": f"arn:aws:iam::{ACCOUNT}:policy/submitter",
+        "events_policy_arn": f"arn:aws:iam::{ACCOUNT}:policy/events",
         "log_group_name": "/foldfleet/foldfleet",
         "conclude_machine_arn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:conclude",
+        "search_machine_arn": f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:foldfleet-search",
+        "dead_letters_arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:foldfleet-DeadLetters",
         "max_vcpus": 64,
         "instance_types": ("m6i", "c6i"),
+        "data_places": ("arn:aws:s3:::fleet/incoming/*",),
+        "events": False,
+        "spec_prefix": "incoming/",
     }
     return Stack(**{**fields, **changes})
 

@@ -35,6 +35,7 @@ def outputs(stack: Stack) -> list[dict[str, str]]:
     """Return a stack as CloudFormation tells it."""
     values = {name: value for name, value in vars(stack).items() if name not in ("name", "region", "account")}
     values |= {"max_vcpus": str(stack.max_vcpus), "instance_types": ",".join(stack.instance_types)}
+    values |= {"data_places": ",".join(stack.data_places), "events": "yes" if stack.events else "no"}
     return [
         {"OutputKey": "".join(part.capitalize() for part in name.split("_")), "OutputValue": value}
         for name, value in values.items()

@@ -35,8 +35,13 @@ def make_stack(store_url: str = "s3://bucket/foldfleet", **changes: Any) -> Stac
         "log_group_name": "/foldfleet",
         "max_vcpus": 64,
         "instance_types": ("m5", "c5", "r5"),
+        "search_machine_arn": "arn:aws:states:us-east-1:123456789012:stateMachine:foldfleet-search",
+        "dead_letters_arn": "arn:aws:sqs:us-east-1:123456789012:foldfleet-DeadLetters",
+        "data_places": ("arn:aws:s3:::bucket/incoming/*",),
+        "events": False,
+        "spec_prefix": "incoming/",
     }
-    roles = "task_role reducer_role planner_role execution_role instance_role submitter_policy conclude_machine"
+    roles = "task_role reducer_role planner_role execution_role instance_role submitter_policy events_policy conclude_machine"
     values |= {f"{name}_arn": f"arn:aws:iam::123456789012:role/{name}" for name in roles.split()}
     return Stack(**(values | changes))
 
@@ -113,7 +118,7 @@ class FakeBatch:
 
     def paginate(self, **given: Any) -> Iterator[dict[str, Any]]:
         self.calls.append("ListJobs")
-        name = given["filters"][0]["values"][0].lower()
+        name = given["filters"][0]["values"][0].lower().rstrip("*")
         yield {"jobSummaryList": [job for job in self.jobs.values() if job["jobName"].lower().startswith(name)]}
 
     def describe_job_definitions(self, jobDefinitions: list[str]) -> dict[str, Any]:

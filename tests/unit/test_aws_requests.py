@@ -54,6 +54,7 @@ def test_an_array_is_one_request() -> None:
             "vcpus": "4",
             "memory_mib": "7536",
             "arrays": "1",
+            "execution": "-",
         },
         "containerOverrides": {
             "resourceRequirements": [{"type": "VCPU", "value": "4"}, {"type": "MEMORY", "value": "7536"}],
@@ -94,7 +95,7 @@ def test_a_step_of_a_desk_is_a_plain_request() -> None:
 
 def test_a_step_with_unusual_options_brings_its_command() -> None:
     call = step_call(make_site(), "prepare", "letters", "t", {"store": "s"}, ["prepare", "--max-folds", "9"])
-    assert call["containerOverrides"]["command"] == ["prepare", "--max-folds", "9"]
+    assert call["containerOverrides"]["command"] == ["containers", "prepare", "--max-folds", "9"]
     assert call["parameters"] == {}
 
 

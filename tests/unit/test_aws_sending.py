@@ -87,6 +87,15 @@ def test_what_will_never_do_is_told_at_once(clients: FakeClients, fault: Excepti
     assert sleeps.waits == []
 
 
+def test_a_disabled_queue_says_who_enables_it(clients: FakeClients) -> None:
+    fault = refuse("ClientException")
+    fault.response["Error"]["Message"] = "JobQueue arn:aws:batch:us-east-1:1:job-queue/foldfleet is DISABLED"
+    clients.batch.faults = [fault]
+    call = CALL | {"jobQueue": "arn:aws:batch:us-east-1:1:job-queue/foldfleet"}
+    with pytest.raises(TryLaterError, match=r"update-job-queue --job-queue foldfleet --state ENABLED"):
+        send(clients.typed, call, Sleeps())
+
+
 def test_looking_by_name_takes_the_oldest_and_no_namesake(clients: FakeClients) -> None:
     for name in ("run-r0-a01", "RUN-R0-A0", "run-r0-a0", "run-r0-a0"):
         clients.batch.submit_job(**(CALL | {"jobName": name}))

@@ -143,6 +143,8 @@ def test_the_command_shows_first_and_removes_when_told(
 def test_answers_and_handed_over_specs_go_by_their_age(store: Store) -> None:
     store.create(Layout.answer("t"), b"123")
     store.create(Layout.upload("0" * 64, "spec.yaml"), b"12345")
+    store.create(Layout.template("letters"), b"a template is waited for by data to come")
+    store.create(Layout.outcome("2031-05-17", "120000-finished"), b"an outcome is a person's to delete")
     assert find_waste(store, time.time() - 3600) == []
     found = find_waste(store, LATER)
     assert {(waste.kind, waste.name, waste.num_bytes) for waste in found} == {

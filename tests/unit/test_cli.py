@@ -106,7 +106,7 @@ def test_no_command_shows_the_help_and_is_a_usage_error(call: Call) -> None:
         (["run", "x.yaml", "--worker", "2"], "--workers"),
         (["run", "x.yaml", "--workers", "0"], "greater than or equal to 1"),
         (["results", "latest", "--top", "many"], "--top"),
-        (["run", "x.yaml", "--on", "stepfunctions"], "comes later"),
+        (["run", "x.yaml", "--on", "stepfunction"], "Did you mean 'stepfunctions'"),
         (["plan", "x.yaml", "--on", "awz"], "Did you mean 'aws'"),
         (["run", "nothing.yaml"], "There is no spec nothing.yaml"),
         (["list", "--store", "gs://bucket"], "gs"),

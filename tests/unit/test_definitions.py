@@ -16,6 +16,7 @@ from submitter.cloud.definitions import (
     job_definition,
     register,
     register_all,
+    register_planner,
 )
 from submitter.cloud.record import Step
 from tests.unit.cloudy import DIGEST, REGION, REPOSITORY, make_stack
@@ -43,21 +44,23 @@ ENVIRONMENT = [
 ]
 
 COMMANDS = {
-    "work": "work --store Ref::store --run Ref::run --round Ref::round --first-task Ref::first_task",
-    "reduce": "reduce --store Ref::store --run Ref::run --refit --answer Ref::answer",
-    "prepare": "prepare --store Ref::store --spec Ref::spec --numerics portable --answer Ref::answer",
+    "work": "containers work --store Ref::store --run Ref::run --round Ref::round --first-task Ref::first_task",
+    "reduce": "containers reduce --store Ref::store --run Ref::run --refit --answer Ref::answer",
+    "prepare": "containers prepare --store Ref::store --spec Ref::spec --numerics portable --answer Ref::answer",
+    "plan": "submitter.planner --site Ref::site --ask Ref::ask --answer Ref::answer",
 }
-ROLES = {"work": "task", "reduce": "reducer", "prepare": "planner"}
-PARAMETERS: dict[str, dict[str, str]] = {"work": {}, "reduce": {"answer": "-"}, "prepare": {"answer": "-"}}
+NAMES: dict[str, str] = {"plan": "foldfleet-plan", **{step: f"foldfleet-{step}-e-0123456789abcdef" for step in STEPS}}
+ROLES = {"work": "task", "reduce": "reducer", "prepare": "planner", "plan": "planner"}
+PARAMETERS: dict[str, dict[str, str]] = {"reduce": {"answer": "-"}, "prepare": {"answer": "-"}}
 
 
 def literal(step: str) -> dict[str, Any]:
     """Return the whole definition, as it is sent, without the digest among its tags."""
     return {
-        "jobDefinitionName": f"foldfleet-{step}-e-0123456789abcdef",
+        "jobDefinitionName": NAMES[step],
         "type": "container",
         "platformCapabilities": ["EC2"],
-        "parameters": PARAMETERS[step],
+        "parameters": PARAMETERS.get(step, {}),
         "containerProperties": {
             "image": f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/foldfleet@sha256:{'ab' * 32}",
             "command": COMMANDS[step].split(),
@@ -96,7 +99,7 @@ def literal(step: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [*STEPS, "plan"])
 def test_a_whole_definition(step: Step) -> None:
     made = job_definition(step, make_stack(), IMAGE, ENGINE)
     digest = made["tags"].pop(DIGEST_TAG)
@@ -107,7 +110,8 @@ def test_a_whole_definition(step: Step) -> None:
 def test_each_step_has_its_own_command_and_role() -> None:
     made = [job_definition(step, make_stack(), IMAGE, ENGINE)["containerProperties"] for step in STEPS]
     assert len({one["jobRoleArn"] for one in made}) == len(STEPS) == 3
-    assert {one["command"][0] for one in made} == set(STEPS)
+    assert {one["command"][0] for one in made} == {"containers"}
+    assert {one["command"][1] for one in made} == set(STEPS)
 
 
 def test_the_commands_are_those_of_the_protocol() -> None:
@@ -116,7 +120,7 @@ def test_the_commands_are_those_of_the_protocol() -> None:
         refs.get(word.removeprefix("Ref::"), word)
         for word in job_definition("work", make_stack(), IMAGE, ENGINE)["containerProperties"]["command"]
     ]
-    assert command == protocol.work_arguments("Ref::store", "Ref::run", 2, 7)
+    assert command == protocol.image_command(protocol.work_arguments("Ref::store", "Ref::run", 2, 7))
 
 
 @pytest.mark.parametrize("change", [{"task_role_arn": "arn:aws:iam::1:role/new"}, {"log_group_name": "/other"}])
@@ -178,6 +182,21 @@ def test_of_equal_revisions_the_newest_is_taken_in_whatever_order_they_come(stub
     same = [found(definition, revision, definition["tags"]) for revision in (9, 10, 8)]
     stubbed.script.add_response("describe_job_definitions", {"jobDefinitions": same})
     assert register(stubbed.clients, definition).endswith(":10")
+
+
+@pytest.mark.parametrize("newest", [1, 3])
+def test_the_planner_is_of_the_image_that_was_pushed_last(stubbed: StubbedClients, newest: int) -> None:
+    """Also of one that was pushed before another: the machine starts the newest revision."""
+    definition = job_definition("plan", make_stack(), IMAGE, ENGINE)
+    told = [found(definition, 1, definition["tags"]), found(definition, 2, {DIGEST_TAG: "other"})]
+    told += [found(definition, newest, definition["tags"])] if newest == 3 else []
+    stubbed.script.add_response("describe_job_definitions", {"jobDefinitions": told})
+    if newest == 1:
+        made = found(definition, 3, {})
+        sent = {name: made[name] for name in ("jobDefinitionName", "jobDefinitionArn", "revision")}
+        stubbed.script.add_response("register_job_definition", sent, definition)
+    assert register_planner(stubbed.clients, make_stack(), IMAGE, ENGINE).endswith(":3")
+    stubbed.script.assert_no_pending_responses()
 
 
 def test_another_image_becomes_a_new_revision_and_the_older_ones_stay(stubbed: StubbedClients) -> None:

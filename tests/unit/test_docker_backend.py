@@ -214,7 +214,7 @@ def test_the_request_of_a_round(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
         "array_index": 0,
         "first_task": 0,
         "size": 2,
-        "command": ("work", "--store", store, "--run", RUN, "--round", "2", "--first-task", "0"),
+        "command": ("containers", "work", "--store", store, "--run", RUN, "--round", "2", "--first-task", "0"),
         "environment": {
             "HOME": "/tmp",
             **PINS,

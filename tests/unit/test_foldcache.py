@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,6 +237,74 @@ def test_processes_share_one_copy(host: Host) -> None:
     assert len(found) == 1
 
 
+def finishes(body: Callable[[], object]) -> bool:
+    """Say whether something ends well by itself; what waits for a lock lets other threads go on."""
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(body()), daemon=True)
+    thread.start()
+    thread.join(30)
+    return bool(ended)
+
+
+def test_nobody_waits_for_those_who_use_a_fold(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at a fold and the turn to build it, another worker builds it, and keeps it from then on.
+
+    Workers keep a fold while they are idle, and are idle until the last one is done: a wait for them had no end.
+    """
+    trusted = foldbuild.is_trusted
+    with ExitStack() as stack:
+
+        def look(entry: Path, verify: bool = False) -> bool:
+            whole = trusted(entry, verify)
+            if not whole:
+                monkeypatch.setattr(foldcache, "is_trusted", trusted)
+                stack.enter_context(host.cache.fold(*host.place, 0))
+            return whole
+
+        monkeypatch.setattr(foldcache, "is_trusted", look)
+        assert finishes(lambda: assert_fold(host, 0))
+        assert host.cache.evict() == 0
+
+
+def test_a_fold_that_is_damaged_while_it_is_used_is_built_anew(host: Host) -> None:
+    with host.cache.fold(*host.place, 0) as paths:
+        fold = map_fold(paths)
+        before = fold.X_train.copy()
+        (paths.path / "meta.json").unlink()
+        assert finishes(lambda: assert_fold(host, 0))
+        assert np.array_equal(fold.X_train, before)
+        assert host.cache.evict() == 0
+
+
+def _keep(host: Host, answers: Any, leave: Any) -> None:
+    with host.cache.fold(*host.place, 0):
+        answers.put(os.getpid())
+        leave.wait()
+
+
+def test_many_processes_get_a_fold_together(host: Host) -> None:
+    answers, leave = FORK.Queue(), FORK.Event()
+    children = [FORK.Process(target=_keep, args=(host, answers, leave)) for _ in range(8)]
+    for child in children:
+        child.start()
+    try:
+        assert {answers.get(timeout=60) for _ in children} == {child.pid for child in children}
+    finally:
+        leave.set()
+        for child in children:
+            child.join()
+
+
+def test_who_builds_is_not_disturbed_by_who_evicts(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(aside: Path, *arguments: Any) -> None:
+        build_fold(aside, *arguments)
+        assert host.cache.evict() == 0
+
+    build_fold = foldbuild.build_fold
+    monkeypatch.setattr(foldcache, "build_fold", build)
+    assert_fold(host, 0)
+
+
 def test_processes_fetch_a_fold_once(host: Host, tmp_path: Path) -> None:
     far = RemoteStore(host.dataset.store, tmp_path / "log")
     afar = Host(replace(host.dataset, store=far), host.splits, host.cache)
@@ -251,7 +321,7 @@ def test_a_failed_fetch_leaves_nothing(host: Host, tmp_path: Path) -> None:
     far.spoil = fail
     with pytest.raises(TryLaterError, match="the network is down"):
         host.cache.ensure(far, *host.place[1:], 0)
-    assert [entry.name for entry in host.entry(0).parent.iterdir()] == ["00000.lock"]
+    assert {entry.name for entry in host.entry(0).parent.iterdir()} == {"00000.lock", "00000.builder"}
     far.spoil = None
     assert_fold(host, 0)
 
@@ -343,7 +413,7 @@ def test_a_failed_builder_cleans_up(host: Host) -> None:
     path.write_bytes(body)
     with pytest.raises(DataError, match=f"{key}.*xxh3_128 is [0-9a-f]+, [0-9a-f]+ was written"):
         host.cache.ensure(*host.place, 0)
-    assert [entry.name for entry in host.entry(0).parent.iterdir()] == ["00000.lock"]
+    assert {entry.name for entry in host.entry(0).parent.iterdir()} == {"00000.lock", "00000.builder"}
     body[4000] ^= 1
     path.write_bytes(body)
     assert_fold(host, 0)

@@ -247,8 +247,8 @@ class FakeIam:
 
 
 HELD = Doomed(
-    "foldfleet", "r", "a", None, "X", "q", "bucket", "foldfleet", False, True, (), ("arn",), 0, "policy",
-    (Holder("user", "ann"), Holder("group", "ml"), Holder("role", "ci")),
+    "foldfleet", "r", "a", None, "X", "q", "bucket", "foldfleet", False, True, (), ("arn",), 0,
+    (Holder("user", "ann", "policy"), Holder("group", "ml", "policy"), Holder("role", "ci", "other")),
 )  # fmt: skip
 
 

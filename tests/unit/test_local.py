@@ -192,9 +192,9 @@ for piece in ('{"exit": 0, "std', 'out": "a"}\\n{"exit": 1, "stdout": "b"}\\n'):
     host.end()
 
 
-def test_later_backends_say_so() -> None:
-    with pytest.raises(UsageError, match="later"):
-        check_backend("stepfunctions")
+def test_all_backends_are_named_where_there_is_no_such() -> None:
+    with pytest.raises(UsageError, match="--on local or --on docker or --on aws or --on stepfunctions"):
+        check_backend("slurm")
 
 
 def test_a_mistyped_backend_is_corrected() -> None:

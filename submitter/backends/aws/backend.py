@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from jobspec import protocol
 from jobspec.engine import Engine, Numerics
-from jobspec.errors import UsageError
 from submitter.backends.aws import steps
 from submitter.backends.aws.request import Site, answer_token, array_call, reduce_call
 from submitter.backends.aws.sending import find, send
-from submitter.backends.aws.shape import Shape, make_shape
+from submitter.backends.aws.shape import Shape, check_numerics, make_shape
 from submitter.backends.aws.world import World, check_store, open_world
 from submitter.backends.base import AWS, ArrayRequest, BackendContext, Ending, Request
 from submitter.backends.local import LocalBackend
@@ -35,7 +34,6 @@ NOT_SENT = "<the id of array {}>"
 class AwsBackend:
     """Send steps and tasks to the stack's queue; nothing of what was sent depends on this process."""
 
-    name = AWS
     survives = True
     default_numerics: Numerics = "portable"
 
@@ -46,12 +44,10 @@ class AwsBackend:
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        name: str = AWS,
     ) -> None:
-        if context.spec.numerics == "native":
-            raise UsageError(
-                "The spec says `numerics: native`, and hosts of AWS differ: their kernels would give other last bits "
-                "from task to task. Write `numerics: portable`, or leave it out, for --on aws."
-            )
+        check_numerics(context.spec.numerics, f"for --on {name}")
+        self.name = name
         self._context = context
         self._open_world = open_world
         self._now = now
@@ -95,8 +91,8 @@ class AwsBackend:
         """Return one request for each array, and the reduce step that waits for them."""
         arrays = []
         for index, array in enumerate(plan.array_plans()):
-            command = protocol.work_arguments(self._site.store_url, plan.run_id, plan.round, array.first_task)
-            call = array_call(self._site, plan, index, array)
+            command = protocol.work_arguments(self.site.store_url, plan.run_id, plan.round, array.first_task)
+            call = array_call(self.site, plan, index, array)
             arrays.append(_request(call, index, array.first_task, array.size, command))
         after = self._after(plan) if arrays else None
         return Request(self.name, plan.run_id, plan.round, tuple(arrays), after)
@@ -104,8 +100,8 @@ class AwsBackend:
     def warm(self) -> None:
         """See that the store is the stack's, and that hosts can start the image: two requests, once."""
         if not self._checked:
-            check_store(self._context.store, self._world.stack)
-            check_pushed(self._world.clients, self._world.stack, self._record)
+            check_store(self._context.store, self.world.stack)
+            check_pushed(self.world.clients, self.world.stack, self._record)
             self._checked = True
 
     def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:
@@ -119,11 +115,11 @@ class AwsBackend:
     def submit(self, array: ArrayRequest) -> dict[str, Any]:
         """Send an array and return its handle."""
         assert array.call is not None
-        return self._handle(array, send(self._world.clients, array.call, self._sleep))
+        return self._handle(array, send(self.world.clients, array.call, self._sleep))
 
     def find(self, array: ArrayRequest) -> dict[str, Any] | None:
         """Return the handle of a request of this name that the queue knows already."""
-        job_id = find(self._world.clients, self._world.stack.queue_arn, array.name)
+        job_id = find(self.world.clients, self.world.stack.queue_arn, array.name)
         return None if job_id is None else self._handle(array, job_id)
 
     def bind(self, after: ArrayRequest, handles: Sequence[dict[str, Any]]) -> ArrayRequest:
@@ -149,37 +145,35 @@ class AwsBackend:
             self._desk = None
 
     @cached_property
-    def _world(self) -> World:
+    def world(self) -> World:
+        """Return the stack and the clients that reach it."""
         return self._open_world(self._context.settings.stack)
 
     @cached_property
     def _record(self) -> ImageRecord:
         context = self._context
-        check_store(context.store, self._world.stack)
+        check_store(context.store, self.world.stack)
         wanted = context.settings.image or context.image
-        return choose_record(
-            context.store, wanted, context.spec.identity(), context.settings, self._world.stack.name
-        )
+        return choose_record(context.store, wanted, context.spec.identity(), context.settings, self.world.stack.name)
 
     @cached_property
     def _shape(self) -> Shape:
-        stack = self._world.stack
+        stack = self.world.stack
         return make_shape(stack.max_vcpus, stack.instance_types, self._context.spec.resources, self._context.workers)
 
     @cached_property
-    def _site(self) -> Site:
-        return Site(self._world.stack, self._record, self._context.store.url, self._shape)
+    def site(self) -> Site:
+        """Return where requests go, in which image and shape."""
+        return Site(self.world.stack, self._record, self._context.store.url, self._shape)
 
     def _after(self, plan: RoundPlan) -> ArrayRequest:
         ids = [NOT_SENT.format(index) for index in range(len(plan.arrays))]
-        command = protocol.reduce_arguments(
-            self._site.store_url, plan.run_id, refit=True, answer=answer_token(plan)
-        )
-        return _request(reduce_call(self._site, plan, ids), len(plan.arrays), 0, 1, command)
+        command = protocol.reduce_arguments(self.site.store_url, plan.run_id, refit=True, answer=answer_token(plan))
+        return _request(reduce_call(self.site, plan, ids), len(plan.arrays), 0, 1, command)
 
     def _handle(self, array: ArrayRequest, job_id: str) -> dict[str, Any]:
         assert array.call is not None
-        stack = self._world.stack
+        stack = self.world.stack
         parameters = array.call["parameters"]
         answer = {"answer": parameters["answer"]} if "answer" in parameters else {}
         return {
@@ -202,12 +196,12 @@ class AwsBackend:
     def _remote_steps(self) -> steps.RemoteSteps:
         if self._remote is None:
             context = self._context
-            self._remote = steps.RemoteSteps(
-                self._world.clients, context.store, self._site, context.label, self._sleep
-            )
+            self._remote = steps.RemoteSteps(self.world.clients, context.store, self.site, context.label, self._sleep)
         return self._remote
 
 
 def _request(call: dict[str, Any], index: int, first_task: int, size: int, command: Sequence[str]) -> ArrayRequest:
     environment = {entry["name"]: entry["value"] for entry in call["containerOverrides"]["environment"]}
-    return ArrayRequest(call["jobName"], index, first_task, size, tuple(command), environment, call=call)
+    return ArrayRequest(
+        call["jobName"], index, first_task, size, tuple(protocol.image_command(command)), environment, call=call
+    )

@@ -27,6 +27,9 @@ DESCRIBED_AT_ONCE = 100
 SETTLING_SECONDS = 60.0
 """What was sent so recently and is not to be seen yet is believed to be on its way."""
 
+CANCELLED = "cancelled by `submit cancel`"
+"""The reason that AWS keeps with what was ended."""
+
 _LISTED = 100
 _TAIL_LINES = 40
 _NAMED = 3
@@ -45,9 +48,8 @@ def sighting(
     presence: Presence, make: ClientsMaker = shared_clients, *, now: Callable[[], float] = time.time
 ) -> Sighting:
     """Return how the requests of a run's newest round stand: one call for all of them, one more for what is stuck."""
-    clients, plan = make(), _plan(presence)
-    handles = [] if plan is None else _handles(presence, plan)
-    _check_region(clients, handles)
+    clients, handles = make(), _handles(presence)
+    check_region(clients, handles)
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
     seen: list[RequestSeen] = []
     notes: list[str] = []
@@ -62,7 +64,7 @@ def sighting(
         one = seen_of(detail)
         seen.append(one)
         alive = alive or not one.state.is_over
-        notes += _notes(clients, detail, one, presence.run_id)
+        notes += notes_on(clients, detail, one, presence.run_id)
     return Sighting(alive, tuple(seen), tuple(dict.fromkeys(notes)))
 
 
@@ -80,40 +82,45 @@ def terminate(presence: Presence, make: ClientsMaker = shared_clients) -> None:
 
     CancelJob would not do: it says yes and leaves alone what has been started.
     """
-    clients, plan = make(), _plan(presence)
-    handles = [] if plan is None else _handles(presence, plan)
-    _check_region(clients, handles)
+    clients, handles = make(), _handles(presence)
+    check_region(clients, handles)
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
-    for handle in reversed(handles):  # the reduce step first, so that it is not started by what ends now
-        detail = details.get(str(handle["job_id"]), {})
+    end_requests(clients, [details[job_id] for handle in handles if (job_id := str(handle["job_id"])) in details])
+
+
+def end_requests(clients: Clients, details: Sequence[Mapping[str, Any]]) -> None:
+    """End those of some requests that have not ended, the last first: a reduce step is not started by what ends now."""
+    for detail in reversed(details):
         if not state_of(detail).is_over:
-            with explained(f"Ending {handle['name']}"):
-                clients.batch.terminate_job(jobId=str(handle["job_id"]), reason="cancelled by `submit cancel`")
+            with explained(f"Ending {detail.get('jobName', 'a request')}"):
+                clients.batch.terminate_job(jobId=str(detail["jobId"]), reason=CANCELLED)
 
 
 def explain(presence: Presence, make: ClientsMaker = shared_clients) -> Trouble | None:
     """Return why tasks of the run's newest round ended early: three calls for each failed array, and a log's end."""
-    clients, plan = make(), _plan(presence)
-    handles = [] if plan is None else _handles(presence, plan)[: len(plan.arrays)]
+    clients, handles = make(), _handles(presence)
     details = describe(clients, [str(handle["job_id"]) for handle in handles])
-    failed = [
-        child
-        for detail in details.values()
-        if state_of(detail) is RequestState.FAILED
-        for child in _failed(clients, detail)
-    ]
+    return trouble_in(clients, details.values(), presence.run_id, _log_group(presence, handles))
+
+
+def trouble_in(
+    clients: Clients, details: Iterable[Mapping[str, Any]], run_id: str, group: Callable[[], str]
+) -> Trouble | None:
+    """Return why tasks in some requests of a round failed, None if none did."""
+    ended = [one for one in details if state_of(one) is RequestState.FAILED and not is_reduce(one)]
+    failed = [child for detail in ended for child in _failed(clients, detail)]
     if not failed:
         return None
-    text = "; ".join(_told(failed, presence.run_id))
-    return Trouble(_refusal(clients, presence, failed), text)
+    return Trouble(_refusal(clients, failed, run_id, group), "; ".join(_told(failed, run_id)))
 
 
 def read_log(presence: Presence, stream: str, num_lines: int, make: ClientsMaker = shared_clients) -> list[str]:
     """Return the last lines of a task's log from CloudWatch, or why there are none."""
-    plan = _plan(presence)
-    handle = next(iter(_handles(presence, plan)), None) if plan is not None else None
-    group = str(handle["log_group"]) if handle else open_world(presence.settings.stack).stack.log_group_name
-    clients = make()
+    return read_stream(make(), _log_group(presence, _handles(presence))(), stream, num_lines)
+
+
+def read_stream(clients: Clients, group: str, stream: str, num_lines: int) -> list[str]:
+    """Return the last lines of a task's log; the name of its stream, or of its job and try, is in its start row."""
     if (named := parse_job_stream(stream)) is not None:
         stream = _stream_of_attempt(clients, *named) or stream
     return tail(clients, group, stream, num_lines)
@@ -136,6 +143,11 @@ def tail(clients: Clients, group: str, stream: str, num_lines: int) -> list[str]
     except FoldfleetError as error:
         return [f"(cannot be read here: {error.message})"]
     return [str(event.get("message", "")) for event in events][-num_lines:] or ["(empty: nothing went wrong so far)"]
+
+
+def is_reduce(detail: Mapping[str, Any]) -> bool:
+    """Say whether a request of a round is its reduce step, by its name."""
+    return str(detail.get("jobName", "")).endswith("-reduce")
 
 
 def describe(clients: Clients, job_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -176,15 +188,28 @@ def refusal_in(lines: Iterable[str]) -> FoldfleetError | None:
     return None
 
 
-def _plan(presence: Presence) -> RoundPlan | None:
+def plan_of(presence: Presence) -> RoundPlan | None:
+    """Return the newest round of a run, None where there is none, or none that can be read."""
+    if presence.handles is not None:
+        return None
     return presence.plan or latest_round(presence.store, presence.run_id)
 
 
-def _handles(presence: Presence, plan: RoundPlan) -> list[Handle]:
+def _log_group(presence: Presence, handles: Sequence[Handle]) -> Callable[[], str]:
+    """Return what tells where logs lie; only where no handle says so, the stack is asked."""
+    told = next((str(handle["log_group"]) for handle in handles if handle.get("log_group")), None)
+    return lambda: told or open_world(presence.settings.stack).stack.log_group_name
+
+
+def _handles(presence: Presence) -> list[Handle]:
     """Return the handles of a round's arrays and of the reduce step behind them.
 
     A claim without a handle may have been sent by somebody who was killed, or whose answer was lost: the name tells.
     """
+    if presence.handles is not None:
+        return [handle for handle in presence.handles if handle.get("job_id")]
+    if (plan := plan_of(presence)) is None:
+        return []
     handles: list[Handle] = []
     for index in range(len(plan.arrays) + 1):
         recorded: list[Handle] = [*all_handles(presence.store, plan, index)]
@@ -194,7 +219,7 @@ def _handles(presence: Presence, plan: RoundPlan) -> list[Handle]:
     return handles
 
 
-def _check_region(clients: Clients, handles: Iterable[Handle]) -> None:
+def check_region(clients: Clients, handles: Iterable[Handle]) -> None:
     """Refuse to look for requests where they are not: they would seem to have ended.
 
     Raises:
@@ -215,7 +240,7 @@ def _sent_unrecorded(presence: Presence, plan: RoundPlan, index: int) -> Iterato
         yield {"name": name, "job_id": job_id, "log_group": world.stack.log_group_name}
 
 
-def _notes(clients: Clients, detail: Mapping[str, Any], seen: RequestSeen, run_id: str) -> Iterator[str]:
+def notes_on(clients: Clients, detail: Mapping[str, Any], seen: RequestSeen, run_id: str) -> Iterator[str]:
     """Yield what a person should know of a request: that it is stuck, or that tasks of it failed."""
     if seen.state is RequestState.WAITING:
         reason = waiting_reason(clients, detail)
@@ -274,18 +299,20 @@ def _tasks(number: int) -> str:
     return "1 task" if number == 1 else f"{number:,} tasks"
 
 
-def _refusal(clients: Clients, presence: Presence, failed: Sequence[Mapping[str, Any]]) -> FoldfleetError | None:
+def _refusal(
+    clients: Clients, failed: Sequence[Mapping[str, Any]], run_id: str, group: Callable[[], str]
+) -> FoldfleetError | None:
     """Return what a task refused with, read from the end of its log."""
     child = next((c for c in failed if (c.get("container") or {}).get("exitCode") in _REFUSALS), None)
     if child is None:
         return None
     detail = describe(clients, [str(child["jobId"])]).get(str(child["jobId"]), {})
     stream = stream_of(detail)
-    lines = [] if stream is None else read_log(presence, stream, _TAIL_LINES, lambda: clients)
+    lines = [] if stream is None else read_stream(clients, group(), stream, _TAIL_LINES)
     if (refusal := refusal_in(lines)) is not None:
         return refusal
     code = int((child.get("container") or {})["exitCode"])
     said = f"; its log {stream} ends with: {lines[-1]}" if lines else ""
     return FoldfleetError.from_json(
-        {"exit": code, "message": f"A task of {presence.run_id} refused to work (exit code {code}){said}"}
+        {"exit": code, "message": f"A task of {run_id} refused to work (exit code {code}){said}"}
     )

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jobspec import protocol
 from jobspec.errors import LimitError
@@ -31,6 +31,12 @@ ARRAY_OF_ONE = 1
 DAY_SECONDS = 24 * 3600
 """The timeout of the job definitions; see `submitter.cloud.definitions`."""
 
+MIN_TIMEOUT_SECONDS = 60
+"""Batch takes no shorter timeout."""
+
+NO_EXECUTION = "-"
+"""Stands for an execution where there is none: parameters of a job definition have values."""
+
 SLACK_SECONDS = 1800
 """What a task may take beside its cells: pulling the image, fetching the fold, writing down what is finished."""
 
@@ -38,6 +44,38 @@ Call = dict[str, Any]
 """The keywords of SubmitJob."""
 
 _OUTSIDE_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Queue(Protocol):
+    """What a request tells of the stack: its name, and where it waits."""
+
+    @property
+    def name(self) -> str:
+        """Return the stack's name."""
+
+    @property
+    def queue_arn(self) -> str:
+        """Return the queue."""
+
+
+class Target(Protocol):
+    """What requests are made from: `Site` at a desk, less of a stack where only the store can be reached."""
+
+    @property
+    def stack(self) -> Queue:
+        """Return the stack."""
+
+    @property
+    def record(self) -> ImageRecord:
+        """Return the image."""
+
+    @property
+    def store_url(self) -> str:
+        """Return the store."""
+
+    @property
+    def shape(self) -> Shape:
+        """Return what one task gets."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +96,10 @@ def round_name(plan: RoundPlan, part: str) -> str:
     return request_name(plan.run_id, f"{plan.token[:8]}-r{plan.round}-{part}")
 
 
-def request_name(label: str, rest: str) -> str:
+def request_name(label: str, rest: str, longest: int = MAX_NAME) -> str:
     """Return a name that Batch takes; of a long label the end is kept, which is a run's hash."""
     rest = _OUTSIDE_NAMES.sub("-", rest)
-    room = MAX_NAME - len(rest) - 1
+    room = longest - len(rest) - 1
     kept = _OUTSIDE_NAMES.sub("-", label)[-room:].lstrip("-_")
     return f"{kept}-{rest}" if kept else rest
 
@@ -72,8 +110,8 @@ def answer_token(plan: RoundPlan) -> str:
     return f"{digest}-{plan.token[:16]}-r{plan.round}"
 
 
-def array_call(site: Site, plan: RoundPlan, index: int, array: ArrayPlan) -> Call:
-    """Return the request of one array."""
+def array_call(site: Target, plan: RoundPlan, index: int, array: ArrayPlan, *, execution: str = NO_EXECUTION) -> Call:
+    """Return the request of one array; ``execution`` is the ARN of the one that sends it."""
     parameters = {
         "store": site.store_url,
         "run": plan.run_id,
@@ -85,6 +123,8 @@ def array_call(site: Site, plan: RoundPlan, index: int, array: ArrayPlan) -> Cal
         "vcpus": str(site.shape.vcpus),
         "memory_mib": str(site.shape.memory_mib),
         "arrays": str(len(plan.arrays)),
+        # The rule leaves the reduce step to an execution that goes on.
+        "execution": execution,
     }
     call = _call(site, round_name(plan, f"a{index}"), "work", parameters, run_id=plan.run_id)
     if array.size > ARRAY_OF_ONE:
@@ -94,7 +134,7 @@ def array_call(site: Site, plan: RoundPlan, index: int, array: ArrayPlan) -> Cal
     return checked(call)
 
 
-def reduce_call(site: Site, plan: RoundPlan, job_ids: Sequence[str]) -> Call:
+def reduce_call(site: Target, plan: RoundPlan, job_ids: Sequence[str]) -> Call:
     """Return the request of the reduce step that waits for the arrays of a round.
 
     Raises:
@@ -111,7 +151,12 @@ def reduce_call(site: Site, plan: RoundPlan, job_ids: Sequence[str]) -> Call:
 
 
 def step_call(
-    site: Site, step: Step, label: str, token: str, parameters: Mapping[str, str], command: Sequence[str] | None = None
+    site: Target,
+    step: Step,
+    label: str,
+    token: str,
+    parameters: Mapping[str, str],
+    command: Sequence[str] | None = None,
 ) -> Call:
     """Return the request of a step that a desk waits for.
 
@@ -125,7 +170,7 @@ def step_call(
     """
     call = _call(site, request_name(label, token), step, {**parameters, "answer": token}, run_id=None)
     if command is not None:
-        call["containerOverrides"]["command"] = list(command)
+        call["containerOverrides"]["command"] = protocol.image_command(command)
         call["parameters"] = {}
     return checked(call)
 
@@ -161,7 +206,7 @@ def checked(call: Call) -> Call:
     return call
 
 
-def _call(site: Site, name: str, step: Step, parameters: dict[str, str], *, run_id: str | None) -> Call:
+def _call(site: Target, name: str, step: Step, parameters: dict[str, str], *, run_id: str | None) -> Call:
     run = {} if run_id is None else {"foldfleet:run": run_id}
     return {
         "jobName": name,

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from jobspec.errors import TryLaterError
 from jobspec.stores.s3errors import code_of, status_of
 from submitter.cloud.clients import Clients
-from submitter.cloud.errors import explained
+from submitter.cloud.errors import explained, message_of
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
@@ -40,7 +41,7 @@ def send(clients: Clients, call: Mapping[str, Any], sleep: Callable[[float], Non
 
     Raises:
         AccessError: a right is missing, which is named.
-        TryLaterError: Batch throttles, fails or does not answer, at every try.
+        TryLaterError: Batch throttles, fails or does not answer, at every try; or the queue is disabled.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -54,6 +55,7 @@ def send(clients: Clients, call: Mapping[str, Any], sleep: Callable[[float], Non
             return clients.batch_once.submit_job(**parameters)["jobId"]
         except (BotoCoreError, ClientError) as error:
             if not _is_passing(error):
+                _refuse_disabled(error, call)
                 with explained(f"Sending {call['jobName']} to AWS Batch"):
                     raise
             log.info("submit_unanswered name=%s try=%d error=%s", call["jobName"], number, error)
@@ -76,6 +78,28 @@ def find(clients: Clients, queue: str, name: str) -> str | None:
             named = [summary for summary in page["jobSummaryList"] if summary["jobName"] == name]
             found.extend((summary.get("createdAt", 0), summary["jobId"]) for summary in named)
     return min(found)[1] if found else None
+
+
+def find_beginning(clients: Clients, queue: str, beginning: str) -> list[str]:
+    """Return the ids of all requests in a queue whose names begin so, the oldest first; one call for each hundred."""
+    found: list[tuple[int, str, str]] = []
+    with explained(f"Looking for {beginning}* in AWS Batch"):
+        pages = clients.batch.get_paginator("list_jobs")
+        for page in pages.paginate(jobQueue=queue, filters=[{"name": "JOB_NAME", "values": [f"{beginning}*"]}]):
+            named = [summary for summary in page["jobSummaryList"] if summary["jobName"].startswith(beginning)]
+            found.extend((summary.get("createdAt", 0), summary["jobName"], summary["jobId"]) for summary in named)
+    return [job_id for _, _, job_id in sorted(found)]
+
+
+def _refuse_disabled(error: BotoCoreError | ClientError, call: Mapping[str, Any]) -> None:
+    words = message_of(error)
+    if "queue" in words.lower() and "disabled" in words.lower():
+        queue = str(call["jobQueue"]).rpartition("/")[2]
+        raise TryLaterError(
+            f"The queue {queue} is disabled, so that {call['jobName']} was not sent ({words.rstrip('.')}). Type `aws "
+            f"batch update-job-queue --job-queue {queue} --state ENABLED`, or ask who disabled it; then the same "
+            "command."
+        ) from None
 
 
 def _is_passing(error: BotoCoreError | ClientError) -> bool:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jobspec.errors import LimitError
+from jobspec.engine import Numerics
+from jobspec.errors import LimitError, UsageError
 from jobspec.grammar.data_models import Resources
 
 OFFERED = 0.92
@@ -73,15 +74,33 @@ def make_shape(max_vcpus: int, instance_types: Iterable[str], resources: Resourc
         LimitError: a task needs more than the ceiling, or than any of the instances has.
     """
     ceiling = min(max_vcpus, asked or max_vcpus)
-    vcpus = resources.vcpus or min(_VCPUS, ceiling)
+    vcpus, gib = default_resources(ceiling, resources)
     if vcpus > max_vcpus:
         raise LimitError(
             f"The spec gives a task {vcpus} vCPUs (resources.vcpus), and the stack starts {max_vcpus} at most. Ask for "
             f"fewer, or raise the ceiling: `submit infra up --max-vcpus {vcpus}` (your spot quota must allow it)."
         )
-    gib = resources.memory_gib or vcpus * _GIB_PER_VCPU
     _check_fits(tuple(instance_types), vcpus, gib)
     return Shape(vcpus, max(4, math.floor(gib * 1024 * OFFERED)), max(1, ceiling // vcpus))
+
+
+def default_resources(ceiling: int, resources: Resources) -> tuple[int, float]:
+    """Return the vCPUs and the GiB of a task below a ceiling of vCPUs, where the spec says nothing of them."""
+    vcpus = resources.vcpus or min(_VCPUS, ceiling)
+    return vcpus, resources.memory_gib or vcpus * _GIB_PER_VCPU
+
+
+def check_numerics(numerics: Numerics | None, where: str) -> None:
+    """Refuse numerics that hosts of different kinds cannot have in common; ``where`` says what the spec is for.
+
+    Raises:
+        UsageError: the spec asks for them.
+    """
+    if numerics == "native":
+        raise UsageError(
+            "The spec says `numerics: native`, and hosts of AWS differ: their kernels would give other last bits "
+            f"from task to task. Write `numerics: portable`, or leave it out, {where}."
+        )
 
 
 def _check_fits(instance_types: tuple[str, ...], vcpus: int, gib: float) -> None:

@@ -87,9 +87,7 @@ def desk_arguments(arguments: Sequence[str], engine: Engine) -> list[str]:
 class RemoteSteps:
     """Runs steps as requests, one at a time, and waits for their answers in the store."""
 
-    def __init__(
-        self, clients: Clients, store: Store, site: Site, label: str, sleep: Callable[[float], None]
-    ) -> None:
+    def __init__(self, clients: Clients, store: Store, site: Site, label: str, sleep: Callable[[float], None]) -> None:
         self._clients = clients
         self._store = store
         self._site = site
@@ -135,9 +133,7 @@ class RemoteSteps:
         parameters = {"store": self._site.store_url, "run": options["--run"]}
         return self._step_call("reduce", token, parameters, None if step == "reduce" else list(arguments))
 
-    def _step_call(
-        self, step: Step, token: str, parameters: Mapping[str, str], command: Sequence[str] | None
-    ) -> Call:
+    def _step_call(self, step: Step, token: str, parameters: Mapping[str, str], command: Sequence[str] | None) -> Call:
         told = None if command is None else [*command, *answer_arguments(token)]
         return step_call(self._site, step, self._label, token, parameters, told)
 

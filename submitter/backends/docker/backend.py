@@ -108,7 +108,7 @@ class DockerBackend:
         arrays = []
         for index, array in enumerate(plan.array_plans()):
             arguments = protocol.work_arguments(self._context.store.url, plan.run_id, plan.round, array.first_task)
-            launch = self._launch(arguments)
+            launch = self._launch(protocol.image_command(arguments))
             request = ArrayRequest(
                 name=container_name(plan.run_id, self._store_digest, f"r{plan.round}", f"a{index}"),
                 array_index=index,
@@ -137,7 +137,7 @@ class DockerBackend:
     def step(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:
         """Run a step and return its JSON answer; one that is killed is started again."""
         self.warm()
-        launch = self._launch(arguments, reads)
+        launch = self._launch(protocol.image_command(arguments), reads)
         for number in range(1, MAX_ATTEMPTS + 1):
             self._num_steps += 1
             name = container_name(arguments[0], self._context.label, self._owner.token, self._num_steps)
@@ -244,8 +244,8 @@ class DockerBackend:
         folder = self._store_folder
         return [*([] if folder is None else [folder]), self._context.settings.cache]
 
-    def _launch(self, arguments: Sequence[str], reads: Sequence[Path] = ()) -> Launch:
-        is_task = arguments[0] == "work"
+    def _launch(self, command: Sequence[str], reads: Sequence[Path] = ()) -> Launch:
+        is_task = "work" in command[:2]  # behind its module
         shape = self._shape
         environment = {
             **numeric_environment(self._context.numerics),
@@ -257,7 +257,7 @@ class DockerBackend:
         data = self._context.spec.data.path or ""
         return make_launch(
             self._image,
-            arguments,
+            command,
             environment,
             shape if is_task else shape.whole(self._machine),
             folders=self._folders(),

@@ -37,6 +37,7 @@ _EC2 = _QUERY | {
     "denied": (403, "UnauthorizedOperation", ""),
     "unknown_key": (401, "AuthFailure", "AWS was not able to validate the provided access credentials"),
 }
+_SNS = _QUERY | {"denied": (403, "AuthorizationError", "")}
 _S3 = {
     "throttle": (503, "SlowDown", "Please reduce your request rate."),
     "internal": (500, "InternalError", "We encountered an internal error. Please try again."),
@@ -45,7 +46,7 @@ _S3 = {
     "unknown_key": (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
     "signature": (403, "SignatureDoesNotMatch", "The request signature we calculated does not match."),
 }
-_TABLES = {"rest-json": _REST, "json": _JSON, "query": _QUERY, "ec2": _EC2, "s3": _S3}
+_TABLES = {"rest-json": _REST, "json": _JSON, "query": _QUERY, "ec2": _EC2, "s3": _S3, "sns": _SNS}
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,22 @@ class Cloud:
         """Let an AWS service emit an event."""
         self.ask("emit", **event)
 
+    def published(self, start: int = 0) -> list[dict[str, Any]]:
+        """Return every event that somebody put by PutEvents, in order."""
+        return list(self.ask("published", start=start))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what PutMetricData was told: namespace, name, value, dimensions."""
+        return list(self.ask("metrics"))
+
+    def notices(self) -> list[dict[str, str]]:
+        """Return what was published to SNS topics."""
+        return list(self.ask("notices"))
+
+    def fire_schedule(self, name: str, time: str, group: str = "default", copies: int = 1) -> None:
+        """Let a schedule's moment come, such as ``2026-01-01T03:00:00Z``; ``copies``: it may come more than once."""
+        self.ask("fire_schedule", name=name, time=time, group=group, copies=copies)
+
     # --- Batch -----------------------------------------------------------------------------------------------------
 
     def hosts(self, *, gone: bool = False) -> list[dict[str, Any]]:
@@ -143,7 +159,7 @@ class Cloud:
         self.ask("simulate", on=on)
 
     def options(self, **values: Any) -> None:
-        """Set options of the fleet (`batch.fleet.Options`)."""
+        """Set options of the fleet (`batch.fleet.Options`), or ``wait_scale``: the length of a machine's seconds."""
         self.ask("options", **values)
 
     def hold(self) -> None:

@@ -16,6 +16,9 @@ from tests.aws.standin.events import Bus
 from tests.aws.standin.faults import Fault
 from tests.aws.standin.guard import Guard
 from tests.aws.standin.identity import ADMIN, DESK, Principal
+from tests.aws.standin.integrations import TEMPO
+from tests.aws.standin.metrics import Metrics, read_notices
+from tests.aws.standin.schedules import Scheduler
 
 Given = dict[str, Any]
 
@@ -29,12 +32,22 @@ def answer_json(document: Any, status: int = 200) -> Answer:
 class Controls:
     """Each method of the table takes the posted document and returns what is answered."""
 
-    def __init__(self, guard: Guard, bus: Bus, quotas: Quotas, batch: Any, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        bus: Bus,
+        quotas: Quotas,
+        batch: Any,
+        environment: dict[str, str],
+        scheduler: Scheduler,
+        metrics: Metrics,
+    ) -> None:
         self.guard = guard
         self.bus = bus
         self.quotas = quotas
         self.batch = batch
         self.environment = environment
+        self.metrics = metrics
         self._table: dict[str, Callable[[Given], Any]] = {
             "environments": self.environments,
             "calls": lambda given: guard.recorder.read(given.get("start", 0)),
@@ -46,12 +59,16 @@ class Controls:
             "events": self.set_events,
             "undelivered": lambda _given: bus.undelivered,
             "emit": bus.emit,
+            "published": lambda given: bus.published[given.get("start", 0) :],
+            "metrics": lambda _given: metrics.points,
+            "notices": lambda _given: read_notices(),
+            "fire_schedule": lambda given: scheduler.fire(**given),
             "quota": lambda given: quotas.values.update({given["code"]: given["value"]}),
             "may": self.may,
             "hosts": lambda given: batch.hosts(**given),
             "reclaim": lambda given: batch.reclaim(given["instance_id"], given.get("notice_s", 0.0)),
             "simulate": lambda given: batch.simulate(given["on"]),
-            "options": lambda given: batch.set_options(**given),
+            "options": self.set_options,
             "hold": lambda _given: batch.hold(),
             "release": lambda _given: batch.release(),
             "jobs": lambda _given: batch.jobs(),
@@ -76,6 +93,12 @@ class Controls:
                 own = {"AWS_ACCESS_KEY_ID": key.access_key, "AWS_SECRET_ACCESS_KEY": key.secret}
                 made[key.principal.name] = {**self.environment, **own, "AWS_EC2_METADATA_DISABLED": "true"}
         return made
+
+    def set_options(self, given: Given) -> None:
+        """Set options of the fleet, and how long a second of a state machine's waiting takes."""
+        TEMPO.wait_scale = given.pop("wait_scale", TEMPO.wait_scale)
+        if given:
+            self.batch.set_options(**given)
 
     def set_events(self, given: Given) -> None:
         """Hold events back or let them go, and say how often each is delivered."""

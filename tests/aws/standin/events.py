@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from moto.events.models import Rule, events_backends
+from moto.events.models import EventsBackend, Rule, events_backends
 from moto.sqs.models import sqs_backends
 
 from tests.aws.standin import iam
@@ -45,14 +45,42 @@ class Bus:
         self.copies = 1
         self.is_held = False
         self.undelivered: list[dict[str, str]] = []
+        self.published: list[dict[str, Any]] = []
         self._waiting: queue.Queue[dict[str, Any]] = queue.Queue()
         self._open = threading.Event()
         self._open.set()
         threading.Thread(target=self._deliver_all, name="events", daemon=True).start()
 
     def install(self) -> None:
-        """Let the events of moto's own services, and those that are put, go the same way."""
-        replace(Rule, send_to_targets=lambda rule, event, transform_input=True: self.offer(rule, event))
+        """Let what is put go the way of what services emit; moto's own services emit nothing."""
+        replace(Rule, send_to_targets=lambda _rule, _event, _transform_input=True: None)
+        check = EventsBackend.put_events
+
+        def put(backend: EventsBackend, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            told = check(backend, events)
+            for at, (entry, answer) in enumerate(zip(events, told, strict=True)):
+                if entry.get("Source", "").startswith("aws."):
+                    told[at] = {
+                        "ErrorCode": "NotAuthorizedForSourceException",
+                        "ErrorMessage": "Not authorized for the source.",
+                    }
+                elif "EventId" in answer:
+                    self.emit(self._publish(entry, answer["EventId"]))
+            return told
+
+        replace(EventsBackend, put_events=put)
+
+    def _publish(self, entry: Mapping[str, Any], identity: str) -> dict[str, Any]:
+        """Keep and return an event that somebody put."""
+        event = {
+            "id": identity,
+            "source": entry["Source"],
+            "detail-type": entry["DetailType"],
+            "detail": json.loads(entry["Detail"]),
+            "resources": list(entry.get("Resources", [])),
+        }
+        self.published.append(event)
+        return event
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Take an event of an AWS service; what it does not say is filled in."""

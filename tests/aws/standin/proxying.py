@@ -28,6 +28,7 @@ class Forward:
 
     ``cut``: ``lost_ack`` lets it take effect and closes the connection. ``check`` may put another answer in the place
     of the server's, by its status. ``after`` is told the status and the headers of a request that has been answered.
+    ``edit`` changes the whole body of an answer.
     """
 
     target: str
@@ -35,6 +36,7 @@ class Forward:
     cut: str | None = None
     check: Callable[[int], Answer | None] = lambda _status: None
     after: Callable[[int, Sequence[tuple[str, str]]], None] = lambda _status, _headers: None
+    edit: Callable[[bytes], bytes] | None = None
 
 
 Decide = Callable[[Request, Callable[[], bytes]], Forward | Answer | None]
@@ -94,10 +96,19 @@ class Proxy:
                 client.sendall(pack(request, answer))
                 return True
             decision.after(response.status, response.getheaders())
-            return _relay(client, request, response)
+            return _relay(client, request, response, decision.edit)
 
 
-def _relay(client: socket.socket, request: Request, response: http.client.HTTPResponse) -> bool:
+def _relay(
+    client: socket.socket,
+    request: Request,
+    response: http.client.HTTPResponse,
+    edit: Callable[[bytes], bytes] | None = None,
+) -> bool:
+    if edit is not None:
+        headers = [(name, value) for name, value in response.getheaders() if name.lower() not in _OWN]
+        client.sendall(pack(request, Answer(response.status, headers, edit(response.read()))))
+        return True
     headers = [(name, value) for name, value in response.getheaders() if name.lower() not in _OWN]
     has_body = request.method != "HEAD" and response.status not in _BODYLESS
     whole = response.read() if has_body and response.length is None else b""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
 from moto.logs.models import LogGroup
 from moto.s3.models import FakeBucket, PublicAccessBlock, S3Backend, s3_backends
+from moto.s3.responses import S3Response
 from moto.sqs.models import sqs_backends
 from moto.stepfunctions.models import StateMachine
 
@@ -106,6 +108,7 @@ def install(make_bucket: MakeBucket, remove_bucket: Callable[[str], bool]) -> No
     for cache in (parsing.get_model_list, parsing.get_model_map, parsing.get_name_type_map):
         cache.cache_clear()
     _patch_buckets(make_bucket, remove_bucket)
+    _patch_notifications()
     _patch_state_machines()
     _patch_log_groups()
     _patch_intrinsics()
@@ -166,8 +169,8 @@ def set_bucket(name: str, properties: Mapping[str, Any]) -> None:
     if "LifecycleConfiguration" in properties:
         bucket.set_lifecycle([_lifecycle_rule(rule) for rule in properties["LifecycleConfiguration"]["Rules"]])
     events = properties.get("NotificationConfiguration", {}).get("EventBridgeConfiguration", {})
-    if str(events.get("EventBridgeEnabled", False)).lower() == "true":
-        bucket.set_notification_configuration({"EventBridgeConfiguration": {}})
+    is_on = str(events.get("EventBridgeEnabled", False)).lower() == "true"
+    bucket.set_notification_configuration({"EventBridgeConfiguration": {}} if is_on else None)
 
 
 def _lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,6 +183,22 @@ def _lifecycle_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     if "ExpirationInDays" in rule:
         made["Expiration"] = {"Days": rule["ExpirationInDays"]}
     return made
+
+
+def _patch_notifications() -> None:
+    """Say of a bucket that it tells EventBridge, where it does."""
+    answer = S3Response.get_bucket_notification
+
+    def answer_whole(response: Any) -> Any:
+        status, headers, body = answer(response)
+        found = response.backend.get_bucket_notification_configuration(response.bucket_name)
+        if found is not None and found.event_bridge is not None:
+            document = ET.fromstring(body)
+            ET.SubElement(document, "EventBridgeConfiguration")
+            body = ET.tostring(document, encoding="unicode")
+        return status, headers, body
+
+    replace(S3Response, get_bucket_notification=answer_whole)
 
 
 def _patch_state_machines() -> None:

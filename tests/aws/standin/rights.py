@@ -34,8 +34,17 @@ _MODELS = {
     "autoscaling": "autoscaling",
     "ssm": "ssm",
     "tagging": "resourcegroupstaggingapi",
+    "scheduler": "scheduler",
+    "sns": "sns",
+    "monitoring": "cloudwatch",
 }
-"""botocore's models by the names with which requests are signed, which are IAM's too."""
+"""botocore's models by the names with which requests are signed."""
+
+_SPOKEN = {"monitoring": "json"}
+"""The protocol of services that have several, where botocore does not take the first."""
+
+_IAM_NAMES = {"monitoring": "cloudwatch"}
+"""IAM's names of services where requests are signed with others."""
 
 _FREE = {"sts:GetCallerIdentity"}
 """What IAM never refuses."""
@@ -52,7 +61,7 @@ class ApiCall:
 
     @property
     def action(self) -> str:
-        return f"{self.service}:{self.operation}"
+        return f"{_IAM_NAMES.get(self.service, self.service)}:{self.operation}"
 
     @property
     def rights(self) -> list[Asked]:
@@ -71,21 +80,22 @@ def _model(service: str) -> Any:
     return session._session.get_service_model(_MODELS[service])
 
 
-def read_call(service: str, method: str, path: str, target: str, body: bytes) -> ApiCall | None:
+def read_call(service: str, method: str, path: str, target: str, body: bytes, query: str = "") -> ApiCall | None:
     """Return what a signed request asks; None for a service that nothing is known of."""
     if service not in _MODELS:
         return None
-    protocol = _model(service).protocol
+    protocol = _SPOKEN.get(service, _model(service).protocol)
     if protocol in {"query", "ec2"}:
         form = {name: values[0] for name, values in urllib.parse.parse_qs(body.decode()).items()}
-        return ApiCall(service, form.get("Action", "Unknown"), protocol, form)
+        return ApiCall(service, form.get("Action", "Unknown"), "sns" if service == "sns" else protocol, form)
     parameters = json.loads(body) if body.strip().startswith(b"{") else {}
     if protocol == "json":
         return ApiCall(service, target.rpartition(".")[2] or "Unknown", protocol, parameters)
     for pattern, verb, operation in _routes(service):
         if verb == method and (found := pattern.fullmatch(path)):
             named = {name: urllib.parse.unquote(value) for name, value in found.groupdict().items()}
-            return ApiCall(service, operation, protocol, {**parameters, **named})
+            asked = dict(urllib.parse.parse_qsl(query))
+            return ApiCall(service, operation, protocol, {**asked, **parameters, **named})
     return ApiCall(service, "Unknown", protocol, parameters)
 
 
@@ -155,6 +165,31 @@ def _group(given: Mapping[str, Any]) -> list[str]:
 
 def _stream(given: Mapping[str, Any]) -> list[str]:
     return [_group(given)[0] + given.get("logStreamName", "*")]
+
+
+def _schedule(given: Mapping[str, Any]) -> list[str]:
+    group = given.get("GroupName") or given.get("groupName") or "default"
+    return [arn("scheduler", f"schedule/{group}/{given.get('Name', '*')}")]
+
+
+def _schedule_group(given: Mapping[str, Any]) -> list[str]:
+    return [arn("scheduler", f"schedule-group/{given.get('Name', '*')}")]
+
+
+def _buses(given: Mapping[str, Any]) -> list[str]:
+    names = {entry.get("EventBusName") or "default" for entry in given.get("Entries", [])}
+    return [_full("events", "event-bus/", name) for name in sorted(names)]
+
+
+def _entries(given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the condition keys of events that are put."""
+    names = {"Source": "events:source", "DetailType": "events:detail-type"}
+    entries = given.get("Entries", [])
+    return {key: sorted({str(entry.get(name, "")) for entry in entries}) for name, key in names.items()}
+
+
+def _topic(given: Mapping[str, Any]) -> list[str]:
+    return [given.get("TopicArn") or given.get("TargetArn") or "*"]
 
 
 def _stack(given: Mapping[str, Any]) -> list[str]:
@@ -243,7 +278,16 @@ _RESOURCES: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "states:StopExecution": _named("executionArn"),
     "events:DescribeRule": lambda given: [arn("events", f"rule/{given.get('Name', '*')}")],
     "events:ListTargetsByRule": lambda given: [arn("events", f"rule/{given.get('Rule', '*')}")],
-    "events:PutEvents": lambda _given: [arn("events", "event-bus/default")],
+    "events:PutEvents": _buses,
+    "scheduler:CreateSchedule": _schedule,
+    "scheduler:UpdateSchedule": _schedule,
+    "scheduler:GetSchedule": _schedule,
+    "scheduler:DeleteSchedule": _schedule,
+    "scheduler:GetScheduleGroup": _schedule_group,
+    "scheduler:CreateScheduleGroup": _schedule_group,
+    "scheduler:DeleteScheduleGroup": _schedule_group,
+    "sns:Publish": _topic,
+    "sns:GetTopicAttributes": _topic,
     "iam:GetRole": _role,
     "iam:DetachUserPolicy": _principal("user"),
     "iam:DetachGroupPolicy": _principal("group"),
@@ -264,6 +308,8 @@ _CONTEXT: dict[str, Callable[[Mapping[str, Any]], dict[str, list[str]]]] = {
     "iam:DetachGroupPolicy": _policy_arn,
     "iam:DetachRolePolicy": _policy_arn,
     "iam:CreateServiceLinkedRole": lambda given: {"iam:awsservicename": [given.get("AWSServiceName", "")]},
+    "cloudwatch:PutMetricData": lambda given: {"cloudwatch:namespace": [str(given.get("Namespace", ""))]},
+    "events:PutEvents": _entries,
 }
 """Condition keys that a request's own parameters are."""
 
@@ -272,6 +318,11 @@ def _pass_roles(given: Mapping[str, Any]) -> list[Asked]:
     container = given.get("containerProperties", {})
     roles = [container[name] for name in ("jobRoleArn", "executionRoleArn") if container.get(name)]
     return [Asked("iam:PassRole", role, {"iam:passedtoservice": ["ecs-tasks.amazonaws.com"]}) for role in roles]
+
+
+def _pass_to_scheduler(given: Mapping[str, Any]) -> list[Asked]:
+    role = given.get("Target", {}).get("RoleArn")
+    return [Asked("iam:PassRole", role, {"iam:passedtoservice": ["scheduler.amazonaws.com"]})] if role else []
 
 
 def _tag(make: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], list[Asked]]:
@@ -290,5 +341,7 @@ _MORE: dict[str, tuple[Callable[[Mapping[str, Any]], list[Asked]], ...]] = {
         _pass_roles,
         _tag(lambda given: arn("batch", f"job-definition/{given['jobDefinitionName']}")),
     ),
+    "scheduler:CreateSchedule": (_pass_to_scheduler,),
+    "scheduler:UpdateSchedule": (_pass_to_scheduler,),
     "batch:SubmitJob": (_tag(lambda _given: arn("batch", "job/*")),),
 }

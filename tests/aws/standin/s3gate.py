@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
-import threading
 import urllib.parse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +22,16 @@ from tests.aws.standin.guard import Guard
 from tests.aws.standin.identity import ACCOUNT, PARTITION, Principal, read_document
 from tests.aws.standin.proxying import Forward, Proxy
 from tests.aws.standin.s3calls import S3Call, bucket_arn, read_s3_call
+from tests.aws.standin.s3events import make_event, wants_events, why_created
 from tests.aws.standin.signing import EMPTY, Head, sign_again
 from tests.servers.faulty import Request
 
 _LONGEST_KEY = 1024
 _PATIENCE_S = 60
+_DOTS = {"..": "\u2025", ".": "\u2024"}
+_AS_IT_IS = "%!$&'()*+,;=:@~"
+"""What stands in a path already encoded stays so."""
+
 _CREATED = {"s3:PutObject", "s3:PutObjectTagging"}
 
 
@@ -92,7 +96,8 @@ class S3Gate:
             if status == 200 and call.action in _CREATED and created:
                 self._announce(call, request, dict(answered))
 
-        return Forward(target, headers, cut, check, after)
+        edit = show_dots if request.method == "GET" and not call.key else None
+        return Forward(target, headers, cut, check, after, edit)
 
     def _hide_absence(self, call: S3Call, principal: Principal) -> Answer | None:
         """Answer 403 for an absent key to whom may not list the bucket.
@@ -138,57 +143,39 @@ class S3Gate:
 
     def _sign(self, head: Head) -> tuple[str, list[tuple[str, str]]]:
         host = {**head.headers, "host": f"{self.upstream.host}:{self.upstream.port}"}
-        behind = Head(head.method, head.path, head.query, host)
+        if "x-amz-copy-source" in host:
+            host["x-amz-copy-source"] = hide_dots(host["x-amz-copy-source"])
+        behind = Head(head.method, hide_dots(head.path), head.query, host)
         query, headers = sign_again(behind, self.upstream.access_key, self.upstream.secret, dt.datetime.now(dt.UTC))
-        return head.path + (f"?{query}" if query else ""), list(headers.items())
+        return behind.path + (f"?{query}" if query else ""), list(headers.items())
 
     def _announce(self, call: S3Call, request: Request, answered: dict[str, str]) -> None:
         """Emit "Object Created" for buckets that ask for it."""
-        bucket = s3_backends[ACCOUNT][PARTITION].buckets.get(call.bucket)
-        configuration = getattr(bucket, "notification_configuration", None)
-        if configuration is None or configuration.event_bridge is None:
+        if not wants_events(call.bucket):
             return
         told = {name.lower(): value for name, value in answered.items()}
-        detail = {
-            "version": "0",
-            "bucket": {"name": call.bucket},
-            "object": {
-                "key": call.key,
-                "size": int(request.header("content-length") or 0),
-                "etag": told.get("etag", "").strip('"'),
-                "sequencer": f"{next(_SEQUENCE):018X}",
-            },
-            "request-id": "0",
-            "requester": ACCOUNT,
-            "source-ip-address": "127.0.0.1",
-            "reason": "CompleteMultipartUpload" if request.method == "POST" else "PutObject",
-        }
-        if "x-amz-version-id" in told:
-            detail["object"]["version-id"] = told["x-amz-version-id"]  # type: ignore[index]
-        self.emit(
-            {
-                "source": "aws.s3",
-                "detail-type": "Object Created",
-                "detail": detail,
-                "resources": [bucket_arn(call.bucket)],
-            }
-        )
+        reason = why_created(request)
+        if reason == "PutObject":
+            told["content-length"] = (
+                request.header("x-amz-decoded-content-length") or request.header("content-length") or "0"
+            )
+        else:  # neither request nor answer says how large the object has become
+            path = f"/{call.bucket}/{call.key}"
+            told |= {name.lower(): value for name, value in head_seaweed(self.upstream, path).items()}
+        self.emit(make_event(call.bucket, call.key, told, reason))
 
 
-class _Sequence:
-    """Count upwards, from any thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._number = int(dt.datetime.now(dt.UTC).timestamp() * 1e6)
-
-    def __next__(self) -> int:
-        with self._lock:
-            self._number += 1
-            return self._number
+def hide_dots(path: str) -> str:
+    """Spell the parts `.` and `..` of a key another way: S3 takes them as they are, SeaweedFS refuses them."""
+    return "/".join(urllib.parse.quote(_DOTS.get(part, part), safe=_AS_IT_IS) for part in path.split("/"))
 
 
-_SEQUENCE = _Sequence()
+def show_dots(listing: bytes) -> bytes:
+    """Spell keys in a listing as they were given."""
+    text = listing.decode()
+    for part, hidden in _DOTS.items():
+        text = text.replace(hidden, part).replace(urllib.parse.quote(hidden), part)
+    return text.encode()
 
 
 def read_wire_head(request: Request) -> Head:
@@ -228,12 +215,23 @@ def remove_bucket(upstream: Upstream, bucket: str) -> bool:
 
 def ask_seaweed(upstream: Upstream, method: str, path: str, query: str = "") -> tuple[int, bytes]:
     """Send a request of the stand-in's own to SeaweedFS; return the status and the body."""
-    head = Head(method, urllib.parse.quote(path), query, {"host": f"{upstream.host}:{upstream.port}"})
+    status, _headers, body = _ask(upstream, method, path, query)
+    return status, body
+
+
+def head_seaweed(upstream: Upstream, path: str) -> dict[str, str]:
+    """Return the headers of an object, none if it has gone in the meantime."""
+    status, headers, _body = _ask(upstream, "HEAD", path)
+    return headers if status == 200 else {}
+
+
+def _ask(upstream: Upstream, method: str, path: str, query: str = "") -> tuple[int, dict[str, str], bytes]:
+    head = Head(method, hide_dots(urllib.parse.quote(path)), query, {"host": f"{upstream.host}:{upstream.port}"})
     signed, headers = sign_again(head, upstream.access_key, upstream.secret, dt.datetime.now(dt.UTC))
     connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_PATIENCE_S)
     try:
         connection.request(method, head.path + (f"?{signed}" if signed else ""), headers=headers)
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, dict(answer.getheaders()), answer.read()
     finally:
         connection.close()

@@ -21,7 +21,7 @@ from typing import Any
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.aws.standin import account, machines, resources
+from tests.aws.standin import account, machines, resources, updates
 from tests.aws.standin.answers import Answer, make_error
 from tests.aws.standin.changesets import Deployments
 from tests.aws.standin.controls import Controls, answer_json
@@ -30,9 +30,12 @@ from tests.aws.standin.edges import Edges
 from tests.aws.standin.events import Bus
 from tests.aws.standin.guard import Guard
 from tests.aws.standin.identity import ADMIN, DESK, REGION, RefusedIdentity
+from tests.aws.standin.metrics import SERVICE as METRICS
+from tests.aws.standin.metrics import Metrics
 from tests.aws.standin.registry import RegistryGate, Shelf, Tokens
 from tests.aws.standin.rights import read_call
 from tests.aws.standin.s3gate import S3Gate, Upstream, ask_seaweed, remove_bucket
+from tests.aws.standin.schedules import Scheduler
 from tests.aws.standin.signing import Head, read_signature
 from tests.servers.faulty import Request
 
@@ -81,6 +84,7 @@ class Door:
         self.edges = edges
         self.controls = controls
         self.images = images
+        self.metrics = controls.metrics
         self._locks: dict[str, Any] = defaultdict(threading.RLock)
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -112,7 +116,7 @@ class Door:
         signature = read_signature(head)
         assert signature is not None
         target = head.headers.get("x-amz-target", "")
-        call = read_call(signature.service, head.method, environ["PATH_INFO"], target, body)
+        call = read_call(signature.service, head.method, environ["PATH_INFO"], target, body, head.query)
         protocol = call.protocol if call else "query"
         key = self.guard.identify(head, hashlib.sha256(body).hexdigest(), protocol)
         if isinstance(key, Answer):
@@ -125,7 +129,10 @@ class Door:
             return _send(refusal, start)
         if cut == "reset_before":
             return _hang_up(environ)
-        answer = self._ask_moto(environ, signature.service)
+        if signature.service == METRICS:  # moto does not speak the JSON that botocore sends
+            answer = self.metrics.answer(call)
+        else:
+            answer = self._ask_moto(environ, signature.service)
         return _hang_up(environ) if cut == "lost_ack" else _send(answer, start)
 
     def _ask_moto(self, environ: dict[str, Any], service: str) -> Answer:
@@ -209,8 +216,11 @@ def build(settings: Settings) -> Door:
         lambda bucket: _expect(ask_seaweed(upstream, "PUT", f"/{bucket}")[0], bucket),
         lambda bucket: remove_bucket(upstream, bucket),
     )
+    updates.install()
     Deployments().install()
     bus.install()
+    scheduler = Scheduler(guard, bus)
+    scheduler.install()
     tokens, images = Tokens(), Path(settings.registry_images)
     ecr_host = f"127.0.0.1:{settings.ecr_port}"
     Catalogue(images, ecr_host, tokens, guard.identities, settings.url).install()
@@ -218,7 +228,7 @@ def build(settings: Settings) -> Door:
     batch = make_batch(edges, settings)
     for user in (ADMIN, DESK):
         guard.identities.make_user(user)
-    controls = Controls(guard, bus, quotas, batch, settings.environment)
+    controls = Controls(guard, bus, quotas, batch, settings.environment, scheduler, Metrics())
 
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 

@@ -1,0 +1,89 @@
+"""How executions end, and how they tell of it: one event, a notice, an outcome that people can read, and a metric."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from submitter.machines.names import Names
+from submitter.machines.states import State, choice, compose, request, when
+
+SOURCE: Final = "foldfleet"
+"""The source of our events, and the namespace of our metric."""
+
+STARTED: Final = "foldfleet Run Started"
+FINISHED: Final = "foldfleet Run Finished"
+FAILED: Final = "foldfleet Run Failed"
+REFUSED: Final = "foldfleet Upload Refused"
+
+METRIC: Final = "Refused"
+FORMAT_VERSION: Final = 1
+"""Of the events' detail and of outcomes; see docs/events.schema.json."""
+
+
+def end(kind: str, state: str, message: str, error: str = "") -> State:
+    """Return what the telling states tell; a message that begins with ``$`` or ``States.`` is computed."""
+    computed = message.startswith(("$.", "States."))
+    return {"type": kind, "state": state, "error": error, "message.$" if computed else "message": message}
+
+
+def failure(error: str, message: str) -> State:
+    """Return what a failed execution tells."""
+    return end(FAILED, "failed", message, f"foldfleet.{error}")
+
+
+def telling(names: Names, detail: State, *, notify: bool, then: str) -> dict[str, State]:
+    """Return the states that tell of ``$.end``: an event on the default bus, and a notice if there is a topic.
+
+    Neither may hold up an execution: what cannot be told is passed over. What was told stays under ``$.told``.
+
+    Args:
+        names: the stack's.
+        detail: what the event tells beside ``$.end``.
+        notify: publish to ``$.topic``, which is empty where there is none.
+        then: where both lead.
+    """
+    told = {
+        "format_version": FORMAT_VERSION,
+        "stack": names.stack,
+        "execution.$": "$$.Execution.Id",
+        "started.$": "$$.Execution.StartTime",
+        "state.$": "$.end.state",
+        "message.$": "$.end.message",
+        **detail,
+    }
+    entry = {"Source": SOURCE, "DetailType.$": "$.end.type", "Detail.$": "$.told"}
+    after = "Topic" if notify else then
+    states = {
+        "Tell": compose(told, "$.told", "Event"),
+        "Event": request(names, "events:putEvents", {"Entries": [entry]}, then=after, failed=after),
+    }
+    if notify:
+        notice = {"TopicArn.$": "$.topic", "Subject.$": "$.end.type", "Message.$": "$.told"}
+        states["Topic"] = choice(when("$.topic", "StringMatches", "arn:*", "Notify"), default=then)
+        states["Notify"] = request(names, "sns:publish", notice, then=then, failed=then)
+    return states
+
+
+def keeping(names: Names, *, then: str) -> dict[str, State]:
+    """Return the states that keep ``$.told`` as an outcome and count it if it is a refusal.
+
+    Step Functions writes what it puts into S3 as JSON, a text in quotation marks: so it is an object at once.
+    """
+    day, time = (f"States.ArrayGetItem(States.StringSplit($$.Execution.StartTime,'T'),{part})" for part in (0, 1))
+    parts = f"{day},{time},$.end.state,$.token"
+    outcome = {
+        "Bucket": names.bucket,
+        "Key.$": f"States.Format('{names.store_prefix}/outcomes/{{}}/{{}}-{{}}-{{}}.json',{parts})",
+        "ContentType": "application/json",
+        "Body.$": "$.told",
+    }
+    dimensions = [{"Name": "Stack", "Value": names.stack}]
+    count: dict[str, Any] = {
+        "Namespace": SOURCE,
+        "MetricData": [{"MetricName": METRIC, "Value": 1, "Unit": "Count", "Dimensions": dimensions}],
+    }
+    return {
+        "Keep": request(names, "aws-sdk:s3:putObject", outcome, then="Kind", failed="Kind"),
+        "Kind": choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then),
+        "Metric": request(names, "aws-sdk:cloudwatch:putMetricData", count, then=then, failed=then),
+    }

@@ -1,0 +1,301 @@
+"""The search machine: plan, prepare, arrays, reduce, again where cells are missing, and tell; one of them a stack.
+
+Whatever needs thought is done by the planner in its container (`submitter.planner`), which answers with an `Order`.
+What an execution knows lies under ``$``: ``order`` (the last answer), ``ask`` (the next question), ``n`` (how often it
+planned, how many rounds it sent), ``summary`` (of the last reduce) and ``error`` (the last that counts).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from submitter.machines.closing import FINISHED, STARTED, end, keeping, telling
+from submitter.machines.following import WIDTH, following
+from submitter.machines.names import Names
+from submitter.machines.states import (
+    JOB_FAILED,
+    TIMEOUT,
+    State,
+    both,
+    catch,
+    choice,
+    compose,
+    copy,
+    join,
+    put,
+    read_json,
+    request,
+    step,
+    when,
+)
+from submitter.machines.verdicts import ask, judging, number
+
+PLANS: Final = 30
+"""How often one execution plans; more is a circle."""
+
+PLAN_SECONDS: Final = 4 * 3600
+STEP_SECONDS: Final = 24 * 3600
+"""How long the planner, and the steps that read all data or rows, may take, with waiting for a host."""
+
+MACHINE_SECONDS: Final = 60 * 24 * 3600
+"""Ends what nothing else does."""
+
+NO_ERROR: Final = {"Error": "foldfleet", "Cause": "A step left no answer."}
+
+HASH: Final = "States.Hash($$.Execution.Id,'SHA-256')"
+"""What names objects and jobs of one execution; its own name may hold what a key or a job's name may not."""
+
+SPEC_NAME: Final = "spec.json"
+"""The name of a spec that came within the input: Step Functions writes JSON, a text in quotation marks."""
+
+
+def search_definition(names: Names) -> dict[str, Any]:
+    """Return the definition of the search machine: pure."""
+    detail = {
+        "run_id.$": "$.order.run_id",
+        "cells.$": "$.summary.cells",
+        "best.$": "$.summary.best",
+        "files.$": "$.summary.files",
+        "upload.$": "$.upload",
+    }
+    states = [
+        _entry(names),
+        _planning(names),
+        _preparing(names),
+        _sending(names),
+        _reducing(names),
+        judging(names),
+        telling(names, detail, notify=True, then="Told"),
+        keeping(names, then="Last"),
+        _ending(),
+    ]
+    return {
+        "Comment": "Plans a search, runs its arrays on AWS Batch, and reduces what they wrote",
+        "StartAt": "Start",
+        "TimeoutSeconds": MACHINE_SECONDS,
+        "States": join(*states),
+    }
+
+
+def _start(names: Names) -> State:
+    """Return what an execution begins with: every key that any state reads, since a path to nothing ends it."""
+    numbers = {
+        "max_cells": names.max_cells,
+        "max_task_vcpus": names.max_task_vcpus,
+        "max_task_memory_gib": names.max_task_memory_gib,
+        "max_hours": names.max_hours,
+        "max_vcpu_hours": names.max_vcpu_hours,
+    }
+    site = {
+        **{name: getattr(names, name) for name in ("stack", "region", "account", "bucket", "instance_types")},
+        **{name: getattr(names, name) for name in ("data_places", "spec_prefix", "data_prefix")},
+        "store": f"s3://{names.bucket}/{names.store_prefix}",
+        "max_vcpus.$": number(names.max_vcpus),
+        "machine.$": "$$.StateMachine.Id",
+        "ceilings": {f"{name}.$": number(value) for name, value in numbers.items()},
+    }
+    values: dict[str, Any] = {
+        "in.$": "$",
+        "token.$": HASH,
+        "url.$": f"States.Format('s3://{_inline_key(names)}',{HASH})",
+        "site": site,
+        "topic": names.topic_arn,
+        "n": {"step": 0, "sent": 0, "answer": ""},
+        "ask": ask(None, 0),
+        "upload": None,
+        "order": {"run_id": "", "message": ""},
+        "summary": {"cells": None, "best": None, "files": None, "complete": False},
+        "ends": {"all": ""},
+        "error": NO_ERROR,
+    }
+    return compose(values, "$", "Which")
+
+
+def _inline_key(names: Names) -> str:
+    return f"{names.bucket}/{names.store_prefix}/uploads/{{}}/{SPEC_NAME}"
+
+
+def _entry(names: Names) -> dict[str, State]:
+    """Return the states that read the input: an order, an upload, a run, or a spec by its URL or in the input."""
+    is_text = when("$.in.spec", "IsString", True)
+    is_nothing = [
+        when("$.in.spec", "IsNull", True),
+        when("$.in.spec", "IsNumeric", True),
+        when("$.in.spec", "IsBoolean", True),
+        when("$.in.spec", "StringEquals", ""),
+    ]
+    is_given = both(when("$.in.spec", "IsPresent", True), {"Not": {"Or": is_nothing}}, "Inline")
+    key = f"States.Format('{names.store_prefix}/uploads/{{}}/{SPEC_NAME}',$.token)"
+    body = {"Bucket": names.bucket, "Key.$": key, "Body.$": "$.in.spec", "IfNoneMatch": "*"}
+    return {
+        "Start": _start(names),
+        "Which": choice(
+            when("$.in.round.next", "IsPresent", True, "GivenOrder"),
+            when("$.in.upload.key", "IsPresent", True, "GivenUpload"),
+            both(when("$.in.run", "IsPresent", True), when("$.in.run", "IsString", True), "GivenRun"),
+            both(is_text, when("$.in.spec", "StringMatches", "s3://*"), "GivenUrl"),
+            is_given,
+            default="Unread",
+        ),
+        "GivenOrder": copy("$.in.round", "$.order", "Next"),
+        "GivenUpload": copy("$.in.upload", "$.upload", "Asked"),
+        "Asked": copy("$.upload", "$.ask.upload", "Count"),
+        "GivenRun": copy("$.in.run", "$.ask.run", "Count"),
+        "GivenUrl": copy("$.in.spec", "$.ask.spec", "Count"),
+        # A retried PutObject whose acknowledgement was lost finds its own object: 412.
+        "Inline": request(names, "aws-sdk:s3:putObject", body, then="Inlined", failed="Kept", error="$.error"),
+        "Kept": choice(when("$.error.Cause", "StringMatches", "*412*", "Inlined"), default="Explain"),
+        "Inlined": put({}, "$.in", "Url"),
+        "Url": copy("$.url", "$.ask.spec", "Count"),
+    }
+
+
+def _planning(names: Names) -> dict[str, State]:
+    asking = {
+        "JobName.$": "States.Format('plan-{}',$.n.answer)",
+        "JobDefinition": f"{names.stack}-plan",
+        "Parameters": {
+            "site.$": "States.JsonToString($.site)",
+            "ask.$": "States.JsonToString($.ask)",
+            "answer.$": "$.n.answer",
+        },
+        "Tags": {"foldfleet:stack": names.stack},
+    }
+    key = {"Key.$": f"States.Format('{names.store_prefix}/answers/{{}}.json',$.n.answer)"}
+    following_owner = both(
+        when("$.order.next", "StringEquals", "follow"), when("$.order.owners[0]", "IsPresent", True), "Owners"
+    )
+    refusing = both(
+        when("$.order.next", "StringEquals", "refuse"), when("$.order.error.message", "IsPresent", True), "Refused"
+    )
+    return {
+        "Count": compose(
+            {
+                "step.$": "States.MathAdd($.n.step,1)",
+                "sent.$": "$.n.sent",
+                "answer.$": "States.Format('{}-p{}',$.token,$.n.step)",
+            },
+            "$.n",
+            "Circle",
+        ),
+        "Circle": choice(when("$.n.step", "NumericGreaterThan", PLANS, "Broken"), default="Plan"),
+        "Plan": step(names, asking, then="ReadOrder", catches=_catches("PlanLate", "Explain"), seconds=PLAN_SECONDS),
+        "ReadOrder": read_json(names, {"Bucket": names.bucket}, key, then="Answered", failed="Explain"),
+        "Answered": choice(
+            when("$.got.doc.answer.next", "IsPresent", True, "Take"),
+            when("$.got.doc.error.message", "IsPresent", True, "Failing"),
+            default="Explain",
+        ),
+        "Take": copy("$.got.doc.answer", "$.order", "Drop"),
+        "Drop": put({}, "$.got", "Deadline"),
+        "Deadline": copy("$.order.deadline", "$.ask.deadline", "Next"),
+        "Next": choice(
+            when("$.order.next", "StringEquals", "send", "First"),
+            when("$.order.next", "StringEquals", "prepare", "Prepare"),
+            following_owner,
+            when("$.order.next", "StringEquals", "reduce", "Reduce"),
+            when("$.order.next", "StringEquals", "done", "Done"),
+            refusing,
+            default="Explain",
+        ),
+        "Owners": copy("$.order.owners", "$.items", "Narrow"),
+        "Narrow": put(1, "$.width", "Each"),
+    }
+
+
+def _preparing(names: Names) -> dict[str, State]:
+    preparing = {
+        "JobName.$": "$.order.prepare.name",
+        "JobDefinition.$": "$.order.prepare.definition",
+        "Parameters": {
+            "store": f"s3://{names.bucket}/{names.store_prefix}",
+            "spec.$": "$.order.prepare.spec",
+            "answer.$": "$.order.prepare.token",
+        },
+        "ContainerOverrides.$": "$.order.overrides",
+        "Tags.$": "$.order.tags",
+    }
+    refused_to_start = both(
+        when("$.error.Error", "StringEquals", JOB_FAILED),
+        {"Not": when("$.error.Cause", "StringMatches", "*MISCONFIGURATION:*")},
+        "Prepared",
+    )
+    return {
+        "Prepare": step(
+            names, preparing, then="Prepared", catches=_catches("PrepareLate", "Unprepared"), seconds=STEP_SECONDS
+        ),
+        # One that ran and failed has left its reason, which the planner tells.
+        "Unprepared": choice(refused_to_start, default="Explain"),
+        "Prepared": copy("$.order.prepare.token", "$.ask.prepared", "Count"),
+    }
+
+
+def _sending(names: Names) -> dict[str, State]:
+    counts = "$.order.run_id,$.order.num_cells,$.order.num_tasks"
+    message = f"States.Format('{{}} was started: {{}} cells in {{}} tasks.',{counts})"
+    # The sizes come from the plan itself, not from who tells of it.
+    plan = read_json(names, {"Bucket.$": "$.order.bucket"}, {"Key.$": "$.order.plan"}, then="Arrays", failed="Explain")
+    counted = {"step.$": "$.n.step", "sent.$": "States.MathAdd($.n.sent,1)", "answer.$": "$.n.answer"}
+    return {
+        "First": choice(when("$.n.sent", "NumericEquals", 0, "Started"), default="ReadPlan"),
+        "Started": compose(end(STARTED, "started", message), "$.end", "Tell"),
+        "ReadPlan": plan,
+        "Arrays": choice(when("$.got.doc.arrays[0]", "IsPresent", True, "Items"), default="Reduce"),
+        "Items": copy("$.got.doc.arrays", "$.items", "Light"),
+        "Light": put({}, "$.got", "Wide"),
+        "Wide": put(WIDTH, "$.width", "Sent"),
+        "Sent": compose(counted, "$.n", "Each"),
+        "Each": following(names, then="After", failed="Explain"),
+        "After": choice(when("$.order.next", "StringEquals", "follow", "Followed"), default="Reduce"),
+        "Followed": copy("$.order.round", "$.ask.over", "Count"),
+    }
+
+
+def _reducing(names: Names) -> dict[str, State]:
+    reducing = {
+        "JobName.$": "States.Format('{}-reduce',$.order.name)",
+        "JobDefinition.$": "$.order.definitions.reduce",
+        "Parameters": {
+            "store": f"s3://{names.bucket}/{names.store_prefix}",
+            "run.$": "$.order.run_id",
+            "answer.$": "States.Format('{}-r{}',$.token,$.n.step)",
+        },
+        "ContainerOverrides.$": "$.order.overrides",
+        "Tags.$": "$.order.tags",
+    }
+    key = {"Key.$": f"States.Format('{names.store_prefix}/answers/{{}}-r{{}}.json',$.token,$.n.step)"}
+    read = read_json(names, {"Bucket": names.bucket}, key, then="Summary", failed="Explain")
+    # So many gaps that their list is too long for an execution: the planner reads them.
+    read["Catch"][0]["Next"] = "Judge"
+    parts = ("cells", "best", "files")
+    return {
+        "Reduce": step(
+            names, reducing, then="ReadSummary", catches=_catches("ReduceLate", "ReadSummary"), seconds=STEP_SECONDS
+        ),
+        "ReadSummary": read,
+        "Summary": choice(
+            when("$.got.doc.answer.cells", "IsPresent", True, "Sum"),
+            when("$.got.doc.error.message", "IsPresent", True, "Failing"),
+            default="Explain",
+        ),
+        "Sum": compose(
+            {f"{part}.$": f"$.got.doc.answer.{part}" for part in (*parts, "complete")}, "$.summary", "Emptied"
+        ),
+        "Emptied": put({}, "$.got", "Judge"),
+        "Done": choice(when("$.order.summary.cells", "IsPresent", True, "Known"), default="DoneText"),
+        "Known": compose({f"{part}.$": f"$.order.summary.{part}" for part in parts}, "$.summary", "DoneText"),
+        "DoneText": compose(end(FINISHED, "finished", "$.order.message"), "$.end", "Tell"),
+    }
+
+
+def _catches(late: str, failed: str) -> list[State]:
+    return [catch(late, TIMEOUT), catch(failed)]
+
+
+def _ending() -> dict[str, State]:
+    return {
+        "Told": choice(when("$.end.state", "StringEquals", "started", "ReadPlan"), default="Keep"),
+        "Last": choice(when("$.end.error", "StringEquals", "", "Output"), default="Fail"),
+        "Output": {"Type": "Succeed", "OutputPath": "$.told"},
+        "Fail": {"Type": "Fail", "ErrorPath": "$.end.error", "CausePath": "$.end.message"},
+    }

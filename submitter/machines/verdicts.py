@@ -1,0 +1,134 @@
+"""The verdicts of the search machine: finished, another round, or why not, in words for people."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from submitter.machines.closing import FAILED, FINISHED, REFUSED, end, failure
+from submitter.machines.following import REASONS
+from submitter.machines.names import Names
+from submitter.machines.states import TIMEOUT, State, both, choice, compose, copy, join, request, when
+from submitter.machines.stuck import decoding
+
+ROUNDS: Final = 3
+"""How many rounds one execution sends: the first, and two of what is unfinished then."""
+
+
+def judging(names: Names) -> dict[str, State]:
+    """Return the states from a summary, a failure or a refusal to what is told of it (``$.end``)."""
+    return join(_late(names), _judging(), _failing(), _refusing())
+
+
+def ask(run: str | None, deadline: str | int) -> State:
+    """Return what the planner is asked: to go on with a run (a path) until a deadline (a path or a number)."""
+    asked: dict[str, Any] = {"run": None} if run is None else {"run.$": run}
+    until = {"deadline.$": deadline} if isinstance(deadline, str) else {"deadline": deadline}
+    return {
+        "execution.$": "$$.Execution.Id",
+        "spec": None,
+        "upload": None,
+        "over.$": number("-1"),
+        "prepared": None,
+        **asked,
+        **until,
+    }
+
+
+def number(text: str) -> str:
+    """Return an expression: the hole of a number stands in a text, as all holes do."""
+    return f"States.StringToJson('{text}')"
+
+
+def _late(names: Names) -> dict[str, State]:
+    """Return the states that ask why a step did not end in time: mostly, it never began."""
+    find = request(
+        names,
+        "aws-sdk:batch:listJobs",
+        {"JobQueue": names.queue_arn, "Filters": [{"Name": "JOB_NAME", "Values.$": "States.Array($.late.name)"}]},
+        then="LateCause",
+        failed="Explain",
+        ResultSelector={"why.$": REASONS},
+        ResultPath="$.late",
+    )
+    text = "States.Format('A step did not end in time. AWS Batch says: {}. `submit doctor --on aws` looks for what is "
+    return {
+        "PlanLate": compose({"name.$": "States.Format('plan-{}',$.n.answer)"}, "$.late", "FindLate"),
+        "PrepareLate": copy("$.order.prepare", "$.late", "FindLate"),
+        "ReduceLate": compose({"name.$": "States.Format('{}-reduce',$.order.name)"}, "$.late", "FindLate"),
+        "FindLate": find,
+        "LateCause": compose({"Error": TIMEOUT, "Cause.$": "$.late.why"}, "$.error", "Explain"),
+        "TellLate": compose(failure("Stuck", f"{text}wrong.',$.error.Cause)"), "$.end", "Tell"),
+    }
+
+
+def _judging() -> dict[str, State]:
+    """Return the states between the summary and the end: finished, another round, or why not."""
+    done = "States.Format('{} is finished: {} of {} cells have scores.',$.order.run_id,$.summary.cells.done,"
+    incomplete = (
+        f"States.Format('{{}} is incomplete after {ROUNDS} rounds. `submit status {{}}` names what is missing, `submit "
+        "resume {}` tries again. AWS Batch said: {}',$.order.run_id,$.order.run_id,$.order.run_id,$.error.Cause)"
+    )
+    over = (
+        "States.Format('{} was over its time and was ended. What is finished stays: `submit resume {}` goes on. "
+        "`submit events enable --max-hours H --max-vcpu-hours V` raises what uploads may take.',"
+        "$.order.run_id,$.order.run_id)"
+    )
+    found = decoding("Cause", "Tell")
+    return {
+        "Judge": choice(
+            when("$.summary.complete", "BooleanEquals", True, "Finished"),
+            when("$.ends.all", "StringMatches", '*"over *', "OverLimit"),
+            when("$.ends.all", "StringMatches", "*MISCONFIGURATION:*", "Stuck"),
+            both(when("$.n.sent", "NumericGreaterThan", 0), when("$.n.sent", "NumericLessThan", ROUNDS), "Retry"),
+            default="Incomplete",
+        ),
+        "Finished": compose(end(FINISHED, "finished", f"{done}$.summary.cells.total)"), "$.end", "Tell"),
+        "Retry": compose(ask("$.order.run_id", "$.order.deadline"), "$.ask", "Count"),
+        "Stuck": _because("foldfleet.Stuck"),
+        "OverLimit": _because("foldfleet.OverLimit"),
+        "Incomplete": _because("foldfleet.Incomplete"),
+        **found,
+        "Cause": choice(
+            when("$.error.Error", "StringEquals", TIMEOUT, "TellLate"),
+            when("$.error.Error", "StringEquals", "foldfleet.OverLimit", "TellOver"),
+            when("$.error.Error", "StringEquals", "foldfleet.Incomplete", "TellIncomplete"),
+            both(
+                when("$.error.Error", "StringMatches", "Batch.*"),
+                when("$.error.Cause", "StringMatches", "*ob*efinition*"),
+                "NoImage",
+            ),
+            default="Broken",
+        ),
+        "TellOver": compose(failure("OverLimit", over), "$.end", "Tell"),
+        "TellIncomplete": compose(failure("Incomplete", incomplete), "$.end", "Tell"),
+    }
+
+
+def _because(error: str) -> State:
+    return compose({"Error": error, "Cause.$": "$.ends.all"}, "$.error", "Explain")
+
+
+def _failing() -> dict[str, State]:
+    no_image = (
+        "States.Format('No image of this stack can be started (`submit image build` and `submit image push` make one): "
+        "{}',$.error.Cause)"
+    )
+    return {
+        "NoImage": compose(failure("NoImage", no_image), "$.end", "Tell"),
+        "Broken": compose(failure("Broken", "States.Format('{}: {}',$.error.Error,$.error.Cause)"), "$.end", "Tell"),
+        "Failing": compose(failure("Broken", "$.got.doc.error.message"), "$.end", "Tell"),
+    }
+
+
+def _refusing() -> dict[str, State]:
+    refused = end(FAILED, "refused", "$.order.error.message", "foldfleet.Refused")
+    unread = (
+        'The input holds nothing to search. Give {"spec": "s3://BUCKET/KEY"}, {"spec": "TEXT"} with the text of a '
+        'spec, {"spec": {...}} with the spec itself, or {"run": "RUN_ID"}.'
+    )
+    return {
+        "Refused": choice(when("$.upload", "IsNull", True, "RefusedRun"), default="RefusedUpload"),
+        "RefusedRun": compose(refused, "$.end", "Tell"),
+        "RefusedUpload": compose(refused | {"type": REFUSED}, "$.end", "Tell"),
+        "Unread": compose(end(FAILED, "refused", unread, "foldfleet.Refused"), "$.end", "Tell"),
+    }

@@ -1,0 +1,81 @@
+"""What a spec may read that no person started from a desk: the places that the stack lists, letter by letter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jobspec.errors import AccessError
+from jobspec.stores.layout import Layout
+from jobspec.stores.s3client import S3Address
+from submitter.machines.messages import Site
+
+MOST_SHOWN = 300
+"""Characters of a URL in a message; a key may have 1,024, of any kind."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Patterns over ``bucket/key``, in which `*` and `?` stand for any characters as they do in a policy of AWS.
+
+    ``own`` is the store, of whose folders only ``open_folders`` count, whatever the patterns say.
+    """
+
+    patterns: tuple[str, ...]
+    own: S3Address
+    open_folders: tuple[str, ...]
+
+    def allows(self, url: str) -> bool:
+        """Say whether an object may be read; nothing in its key is decoded or made shorter."""
+        place = url.removeprefix("s3://")
+        if ".." in place.split("/"):  # S3 would take it as it is; whatever lies between here and there may not
+            return False
+        own = f"{self.own.bucket}/{self.own.prefix}"
+        if place.startswith(own):
+            return place.startswith(tuple(own + folder for folder in self.open_folders))
+        return any(_matches(pattern, place) for pattern in self.patterns)
+
+    def check(self, url: str, what: str) -> None:
+        """Refuse an object that may not be read.
+
+        Raises:
+            AccessError: it lies elsewhere.
+        """
+        if not self.allows(url):
+            there = ", ".join(f"s3://{pattern}" for pattern in self.patterns) or "none"
+            raise AccessError(
+                f"{what} is {shown(url)}, and what is started without a desk may read these places alone: {there}. "
+                "Put it there, or add its place to the stack: `submit infra up --data s3://BUCKET/PREFIX`."
+            )
+
+
+def data_places(site: Site) -> Places:
+    """Return what data may be read."""
+    watched = [site.data_prefix] if site.data_prefix else []
+    return _places(site, watched, (Layout.uploads(),))
+
+
+def spec_places(site: Site) -> Places:
+    """Return where specs may be read."""
+    watched = [prefix for prefix in (site.spec_prefix, site.data_prefix) if prefix]
+    return _places(site, watched, (Layout.uploads(), Layout.templates()))
+
+
+def shown(url: str) -> str:
+    """Return a URL for a message, in one line, however long and odd it is."""
+    text = url if url.isprintable() else ascii(url)[1:-1]
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def _places(site: Site, watched: Iterable[str], open_folders: tuple[str, ...]) -> Places:
+    arns = [place.strip() for place in site.data_places.split(",") if place.strip()]
+    listed = [arn.split(":", 5)[-1] for arn in arns]
+    own = [f"{site.bucket}/{prefix}*" for prefix in watched]
+    return Places(tuple(dict.fromkeys([*listed, *own])), S3Address.parse(site.store), open_folders)
+
+
+def _matches(pattern: str, place: str) -> bool:
+    wild = {"*": ".*", "?": "."}
+    text = "".join(wild.get(character) or re.escape(character) for character in pattern)
+    return re.fullmatch(text, place, re.DOTALL) is not None

@@ -1,0 +1,162 @@
+"""Where a spec comes from: an object, a template and the data that arrived for it, or an upload that started it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+
+from jobspec.errors import DataError, FoldfleetError, NotFoundError, SpecError
+from jobspec.grammar.load import LoadedSpec, parse
+from jobspec.grammar.splice import replace_data_path
+from jobspec.grammar.yamlfile import MAX_BYTES
+from jobspec.stores.base import Store
+from jobspec.stores.layout import Layout
+from jobspec.stores.objects import is_object_url, open_object
+from submitter.machines.messages import Ask, Site, Upload
+from submitter.planner.places import data_places, shown, spec_places
+
+_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
+
+
+class SupersededError(FoldfleetError):
+    """Another upload has taken this one's place, and starts a run of its own."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """An object as it was read: ``tag`` is that of its version, without quotes."""
+
+    content: bytes
+    tag: str
+
+
+def read_source(site: Site, ask: Ask, store: Store) -> LoadedSpec:
+    """Read and check the spec that an execution is about; at most so many bytes as a spec may have.
+
+    Raises:
+        SupersededError: the upload was replaced since.
+        SpecError: it is no spec that can be run without a desk.
+        AccessError: it lies, or its data lie, where nothing may be read.
+        NotFoundError: the object is gone, or there is no such template.
+    """
+    if ask.upload is not None:
+        text, name = _read_upload(site, ask.upload, store)
+    elif ask.spec is not None:
+        spec_places(site).check(ask.spec, "The spec")
+        text, name = _unquoted(_read(ask.spec, "spec").content), ask.spec
+    else:
+        raise SpecError(
+            'The execution was given no spec. Start one with {"spec": "s3://BUCKET/KEY"}, {"spec": "<the text of a '
+            'spec>"}, or {"run": "<the id of a run>"}.'
+        )
+    loaded = parse(text, shown(name))
+    _check_data(site, loaded)
+    return loaded
+
+
+def keep_text(store: Store, text: bytes) -> str:
+    """Keep a spec's text where the prepare step finds it, whatever becomes of its source; return its URL."""
+    key = Layout.upload(hashlib.sha256(text).hexdigest(), "spec.yaml")
+    store.create(key, text)
+    return f"{store.url}/{key}"
+
+
+def _read_upload(site: Site, upload: Upload, store: Store) -> tuple[bytes, str]:
+    """Return the text of the spec that an upload stands for, and what messages call it."""
+    url = f"s3://{upload.bucket}/{upload.key}"
+    prefix = site.spec_prefix if upload.kind == "spec" else site.data_prefix
+    if upload.bucket != site.bucket or not prefix or not upload.key.startswith(prefix):
+        raise SpecError(
+            f"The upload {shown(url)} lies in no place that this stack watches for {upload.kind} files "
+            f"({f's3://{site.bucket}/{prefix}' if prefix else 'it watches none'}). `submit events enable` tells how "
+            "to watch one."
+        )
+    if upload.kind == "spec":
+        spec_places(site).check(url, "The spec")
+        text = _read(url, "upload")
+        _check_current(upload, url, text.tag)
+        return text.content, url
+    data_places(site).check(url, "The upload")
+    place, key = open_object(url)
+    tag = place.tag(key)
+    if tag is None:
+        raise _gone(url, "upload")
+    _check_current(upload, url, tag.strip('"'))
+    return _fill_template(site, upload, url, store)
+
+
+def _check_current(upload: Upload, url: str, tag: str) -> None:
+    """Leave an upload that was replaced to the execution which its successor has started."""
+    if upload.etag and upload.etag.strip('"') != tag:
+        raise SupersededError(
+            f"{shown(url)} was uploaded anew since, superseded by an upload that starts a run itself."
+        )
+
+
+def _fill_template(site: Site, upload: Upload, url: str, store: Store) -> tuple[bytes, str]:
+    folder, slash, _ = upload.key.removeprefix(site.data_prefix).partition("/")
+    if not slash or not _TEMPLATE_NAME.fullmatch(folder):
+        raise SpecError(
+            f"The upload {shown(url)} names no template: data are uploaded as "
+            f"s3://{site.bucket}/{site.data_prefix}NAME/FILE, where NAME is that of a template (letters, digits, `-` "
+            "and `_`), made by `submit events template NAME SPEC`."
+        )
+    template = f"{store.url}/{Layout.template(folder)}"
+    try:
+        text = _read(template, "template").content
+    except NotFoundError:
+        raise NotFoundError(
+            f"There is no template {folder!r} for the upload {shown(url)}. `submit events template {folder} SPEC` "
+            "makes one; then upload the data again."
+        ) from None
+    return replace_data_path(text, template, url), template
+
+
+def _read(url: str, what: str) -> _Text:
+    try:
+        store, key = open_object(url)
+    except DataError:
+        raise SpecError(f"The {what} {shown(url)} names no object: write s3://BUCKET/FOLDER/SPEC.yaml.") from None
+    try:
+        with store.ranges(key) as ranges:
+            size = min(ranges.size, MAX_BYTES + 1)  # one more tells that there are too many
+            content = bytearray(size)
+            if size:
+                ranges.read_into(0, memoryview(content))
+            return _Text(bytes(content), ranges.tag.strip('"'))
+    except NotFoundError:
+        raise _gone(url, what) from None
+
+
+def _unquoted(content: bytes) -> bytes:
+    """Return the text of a spec that came within an execution's input: Step Functions writes a text as JSON does."""
+    if not content.startswith(b'"'):
+        return content
+    try:
+        text = json.loads(content)
+    except ValueError:
+        return content
+    return text.encode(errors="surrogatepass") if isinstance(text, str) else content
+
+
+def _gone(url: str, what: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no object {shown(url)} (any more), which is the {what}. Upload it again; keys are taken letter by "
+        "letter."
+    )
+
+
+def _check_data(site: Site, loaded: LoadedSpec) -> None:
+    path = loaded.spec.data.path
+    if path is None:  # one of scikit-learn's own sets, which the image holds
+        return
+    where = loaded.locations.of(("data", "path"))
+    if not is_object_url(path):
+        raise SpecError(
+            f"{where}: `path` is {shown(path)}, but a spec that is started without a desk can name no file, only "
+            "objects. Upload the data (`aws s3 cp FILE s3://BUCKET/FOLDER/`) and write `path: "
+            "s3://BUCKET/FOLDER/FILE`, or run the spec on the machine that has the file: `submit run SPEC`."
+        )
+    data_places(site).check(path, f"{where}: `path`")
