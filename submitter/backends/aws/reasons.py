@@ -133,7 +133,7 @@ _RULES = (
         "it ran longer than its timeout and was ended",
         f"Set limits.cell_seconds in the spec, so that single cells are given up in time. {AGAIN}",
     ),
-    _rule("terminated", r"terminated|cancel", "somebody ended it", AGAIN),
+    _rule("terminated", r"terminated|cancel|execution was stopped", "somebody ended it", AGAIN),
 )
 """Tried in this order on status reason and container reason together; the first that matches counts."""
 

@@ -22,6 +22,7 @@ from submitter.backends.stepfunctions.request import answers_of, execution_arn, 
 from submitter.backends.stepfunctions.verdicts import REFUSED, verdict_of
 from submitter.cloud.clients import Clients
 from submitter.machines.orders import order_name
+from submitter.standing import is_cancelled
 
 ClientsMaker = Callable[[], Clients]
 
@@ -59,7 +60,7 @@ def sighting(
         state = states.state_of(sent.detail)
         alive = alive or not state.is_over
         seen.append(RequestSeen(name_of(sent.execution), state))
-        if (verdict := verdict_of(sent.detail, presence.run_id)) is not None:
+        if (verdict := verdict_of(sent.detail, presence.run_id)) is not None and not _was_cancelled(presence, plan):
             notes.append(verdict.text if verdict.error is None else verdict.error.message)
         for request in _requests(clients, presence, sent):
             one = seen_of(request)
@@ -157,6 +158,11 @@ def _refusal(presence: Presence, sent: _Sent) -> FoldfleetError | None:
         number, found = number + 1, answer
     error = (found.answer or {}).get("error") if found is not None else None
     return None if error is None else FoldfleetError.from_json(error)
+
+
+def _was_cancelled(presence: Presence, plan: RoundPlan | None) -> bool:
+    """Say whether a person ended a round, who needs no word on how its execution ended."""
+    return plan is not None and is_cancelled(presence.store, plan)
 
 
 def _is_about_to_be_sent(presence: Presence, plan: RoundPlan | None, now: Callable[[], float]) -> bool:

@@ -1,0 +1,169 @@
+"""Executions of the search machine: what others start, tasks killed for good, and hosts reclaimed on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker import DockerClient
+
+from submitter.images.build import ImageOptions
+from tests.aws.fixtures import Deployed, expect
+from tests.aws.house import House, until, write_spec
+from tests.aws.standin.cloud import Refused
+from tests.conformance.places import Place
+from tests.conftest import Submit
+from tests.docker.fixtures import BASE, build
+
+pytestmark = pytest.mark.docker
+
+DEADLY = """
+import os, signal
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+class Deadly(ClassifierMixin, BaseEstimator):
+    \"\"\"Guesses one class; at level 1 its process is killed, at every try.\"\"\"
+
+    def __init__(self, level=0):
+        self.level = level
+
+    def fit(self, X, y):
+        if self.level == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.classes_ = sorted(set(y))
+        return self
+
+    def predict(self, X):
+        return [self.classes_[0]] * len(X)
+"""
+
+SLOW = """
+name: {name}
+data: {{builtin: digits}}
+cv: {{kind: StratifiedKFold, n_splits: 2, shuffle: true, random_state: 0}}
+candidates:
+  - estimator: sklearn.ensemble.RandomForestClassifier
+    params: {{random_state: 0}}
+    grid: {{n_estimators: [400, 500, 600]}}
+scoring: accuracy
+resources: {{vcpus: 2, memory_gib: 1}}
+"""
+
+
+@pytest.fixture(scope="session")
+def deadly(
+    listening: Deployed, docker_engine: DockerClient, image: str, tmp_path_factory: pytest.TempPathFactory
+) -> Deployed:
+    """Push an image that has an estimator which kills its process, and afterwards is the newest."""
+    folder = tmp_path_factory.mktemp("deadly")
+    (folder / "deadly.py").write_text(DEADLY)
+    name, _, tag = image.partition(":")
+    whole = f"{name}-deadly:{tag}"
+    build(docker_engine, ImageOptions(tag=whole, base=BASE), ("deadly",), folder)
+    expect(listening.submit("image", "push", "--image", whole))
+    return listening
+
+
+def test_an_execution_takes_a_spec_as_text_or_object_and_others_nest_it(house: House, tmp_path: Path) -> None:
+    text = write_spec("inline")
+    document = {
+        "name": "inline",
+        "data": {"builtin": "iris"},
+        "cv": {"kind": "StratifiedKFold", "n_splits": 2, "shuffle": True, "random_state": 0},
+        "candidates": [{"estimator": "sklearn.svm.SVC", "grid": {"C": [0.1, 1]}}],
+        "scoring": "accuracy",
+        "resources": {"vcpus": 2, "memory_gib": 1},
+    }
+    for at, spec in enumerate((text, json.dumps(document))):
+        house.start({"spec": spec}, f"inline-{at}")
+    first, second = (house.answer(execution) for execution in house.ended(2))
+    assert first["best"] == second["best"]
+    house.start({"run": first["run_id"]}, "by-run")
+    assert house.answer(house.ended(3)[-1])["run_id"] == first["run_id"]
+    assert house.jobs(first["run_id"]).count("a0") == 1
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"spec": 3}, {"spec": ""}, {"upload": {}}, [], {"spec": "s3://elsewhere/a.yaml"}]
+)
+def test_an_execution_without_a_spec_is_refused_in_words(
+    house: House, given: Any, request: pytest.FixtureRequest
+) -> None:
+    house.start(given, f"empty-{abs(hash(request.node.name))}")
+    [execution] = house.ended()
+    assert execution["error"] == "foldfleet.Refused", house.explain(execution)
+    assert len(execution["cause"]) > 40
+
+
+def test_a_run_on_stepfunctions_is_followed_from_any_desk(house: House, tmp_path: Path) -> None:
+    spec = house.spec("desk", write_spec("desk", "[0.4, 4]"))
+    sent = house.submit("run", spec, "--on", "stepfunctions", "--detach")
+    assert sent["state"] == "running"
+    [execution] = house.ended()
+    assert house.answer(execution)["run_id"] == sent["run_id"]
+    again = house.submit("run", spec, "--on", "aws")
+    assert (again["run_id"], again["fits"], again["cells"]["reused"]) == (sent["run_id"], 0, 4)
+    assert house.submit("status", sent["run_id"])["state"] == "finished"
+
+
+def test_a_task_that_is_killed_at_every_try_is_named_and_ends_the_execution(house: House, deadly: Deployed) -> None:
+    text = write_spec("deadly").replace("sklearn.svm.SVC", "deadly.Deadly").replace("C: [0.1, 1]", "level: [0, 1]")
+    house.start({"spec": text}, "deadly")
+    [execution] = house.ended()
+    assert (execution["status"], execution["error"]) == ("FAILED", "foldfleet.Incomplete"), house.explain(execution)
+    [failed] = [event["detail"] for event in house.told() if event["detail-type"].endswith("Run Failed")]
+    assert failed["cells"]["done"] == 2
+    assert failed["cells"]["lost"] + failed["cells"]["missing"] == 2
+    assert failed["run_id"] in execution["cause"]
+    results = json.loads(house.deployed.submit("results", failed["run_id"], "--json", env=house.env).stdout)
+    assert not results["complete"]
+    by_level = {row["params"]["level"]: row for row in results["rows"]}
+    assert by_level[0]["mean_test"]["score"] is not None
+    assert by_level[1]["mean_test"]["score"] is None
+    assert house.kinds() == ["Run Started", "Run Failed"]
+
+
+def test_hosts_reclaimed_on_the_way_change_nothing(
+    house: House, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SLOW.format(name="reclaimed")
+    house.start({"spec": text}, "reclaimed")
+    taken: list[str] = []
+
+    def take() -> bool:
+        """Take a host away while tasks of the array work on it."""
+        working = {job["jobId"] for job in house.cloud.jobs() if "first_task" in job["parameters"]}
+        busy = [host for host in house.cloud.hosts() if working & set(host["jobs"])]
+        if busy:
+            try:
+                house.cloud.reclaim(busy[0]["instance_id"])
+            except Refused:
+                return False
+            taken.append(busy[0]["instance_id"])
+        return bool(busy)
+
+    for _ in range(2):
+        until(take)
+    [execution] = house.ended()
+    answer = house.answer(execution)
+    assert (answer["state"], answer["cells"]["lost"], len(taken)) == ("finished", 0, 2)
+    for name, value in house.env.items():
+        monkeypatch.setenv(name, value)  # the store is read in this process, too
+    here = Place(
+        "local", str(tmp_path / "undisturbed"), submit, {**house.env, "FOLDFLEET_CACHE": str(tmp_path / "here")}
+    )
+    spec = house.spec("undisturbed", text + "numerics: portable\n")
+    undisturbed = here.digest(here.run(spec)["run_id"], tmp_path)
+    assert (
+        Place("stepfunctions", house.outputs["StoreUrl"], submit, house.env).digest(answer["run_id"], tmp_path)
+        == undisturbed
+    )
+
+
+def test_the_printed_definition_is_the_one_that_runs(house: House) -> None:
+    told = expect(house.deployed.submit("stepfunctions", "template", env=house.env)).stdout
+    states = house.cloud.client("stepfunctions")
+    deployed = states.describe_state_machine(stateMachineArn=house.outputs["SearchMachineArn"])["definition"]
+    assert set(json.loads(told)["States"]) == set(json.loads(deployed)["States"])
