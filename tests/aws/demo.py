@@ -1,4 +1,4 @@
-"""`make aws-demo`: the whole way to AWS Batch and back, on the stand-in, with two hosts reclaimed on the way.
+"""`make aws-demo`: the whole way to AWS Batch and back, on the stand-in, with two hosts reclaimed and an upload.
 
 Every command is the one that a person types; only the environment leads to the stand-in. The containers, the registry
 and S3 are real.
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,19 @@ NUM_RECLAIMS = 2
 MAX_VCPUS = 8
 """Two hosts of four: as many as a laptop stands."""
 
+UPLOAD = """
+name: upload
+data: {builtin: iris}
+cv: 2
+candidates:
+- estimator: sklearn.svm.SVC
+  grid: {C: [0.1, 1]}
+scoring: accuracy
+resources: {vcpus: 2, memory_gib: 1}
+"""
+
 _LOOK_SECONDS = 0.5
+_PATIENCE_SECONDS = 300
 
 
 def main() -> int:
@@ -55,10 +68,37 @@ def show(cloud: Cloud, home: Path) -> None:
         run(desk, "run", SPEC, "--on", "aws")
     run(desk, "results", "latest", "--top", 5)
     run(desk, "run", SPEC, "--on", "aws")
+    run(admin, "events", "enable", "--yes")
+    upload(cloud, desk)
     run(admin, "infra", "status")
     run(admin, "infra", "down", "--yes")
     if len(reclaimed) < NUM_RECLAIMS:
         raise SystemExit(f"only {len(reclaimed)} of {NUM_RECLAIMS} hosts were reclaimed on the way")
+
+
+def upload(cloud: Cloud, desk: Mapping[str, str]) -> None:
+    """Put a spec into the bucket as any S3 client does, and show what became of it.
+
+    Raises:
+        SystemExit: its search did not end well.
+    """
+    stack = outputs(cloud)
+    cloud.client("iam").attach_user_policy(UserName="desk", PolicyArn=stack["EventsPolicyArn"])
+    cloud.options(wait_scale=0.1)
+    say("\nNobody runs anything now: a spec is put into the bucket, and EventBridge tells the state machines.")
+    say(f"$ aws s3 cp upload.yaml s3://{stack['BucketName']}/incoming/")
+    cloud.client("s3").put_object(Bucket=stack["BucketName"], Key="incoming/upload.yaml", Body=UPLOAD.encode())
+    states = cloud.client("stepfunctions")
+    status = ""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while status in {"", "RUNNING"} and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+        for one in states.list_executions(stateMachineArn=stack["SearchMachineArn"])["executions"]:
+            status = str(one["status"])
+    run(desk, "events", "list")
+    run(desk, "results", "latest")
+    if status != "SUCCEEDED":
+        raise SystemExit(f"the search of the upload ended as {status or 'nothing'}")
 
 
 def environment(home: Path, given: Mapping[str, str]) -> dict[str, str]:

@@ -118,11 +118,39 @@ def test_a_task_that_is_killed_at_every_try_is_named_and_ends_the_execution(hous
     assert failed["cells"]["lost"] + failed["cells"]["missing"] == 2
     assert failed["run_id"] in execution["cause"]
     results = json.loads(house.deployed.submit("results", failed["run_id"], "--json", env=house.env).stdout)
-    assert not results["complete"]
-    by_level = {row["params"]["level"]: row for row in results["rows"]}
-    assert by_level[0]["mean_test"]["score"] is not None
-    assert by_level[1]["mean_test"]["score"] is None
+    assert (results["complete"], results["best"]) == (False, None)
+    errors = {row["params"]["level"]: row["error"] for row in results["rows"]}
+    assert errors[0] is None
+    assert "killed" in errors[1]
     assert house.kinds() == ["Run Started", "Run Failed"]
+
+
+def test_what_a_killed_task_leaves_is_done_by_another_round(house: House, docker_engine: DockerClient) -> None:
+    house.start({"spec": SLOW.format(name="rounds")}, "rounds")
+
+    def kill() -> str:
+        """Kill one task's container as the kernel does; no rule tries it again."""
+        for job in house.cloud.jobs():
+            if job["status"] == "RUNNING" and "first_task" in job["parameters"] and ":" in job["jobId"]:
+                label = f"com.amazonaws.ecs.task-arn={job['container']['taskArn']}"
+                for container in docker_engine.api.containers(filters={"label": label}):
+                    docker_engine.api.kill(container["Id"], "SIGKILL")
+                    return str(job["jobId"])
+        return ""
+
+    killed = until(kill)
+    [execution] = house.ended()
+    answer = house.answer(execution)
+    assert (answer["cells"]["done"], answer["cells"]["total"]) == (6, 6)
+    parents = [
+        job for job in house.cloud.jobs() if job["jobName"].startswith(answer["run_id"]) and ":" not in job["jobId"]
+    ]
+    arrays = [job for job in parents if job["jobName"].endswith("-a0")]
+    assert [job["status"] for job in arrays] == ["FAILED", "SUCCEEDED"]
+    assert killed.startswith(arrays[0]["jobId"])
+    first, second = (job.get("arrayProperties", {}).get("size", 1) for job in arrays)
+    assert second < first, "the second round is of the unfinished alone"
+    assert house.kinds() == ["Run Started", "Run Finished"]
 
 
 def test_hosts_reclaimed_on_the_way_change_nothing(
