@@ -173,7 +173,10 @@ def _reduce(options: argparse.Namespace) -> Ending:
     if options.refit:
         from containers.views.refit import refit
 
-        summary["refit"] = refit(store, options.run)  # or why there is no model
+        made = refit(store, options.run)  # or why there is no model
+        summary["refit"] = made
+        if made["model"] is not None:
+            summary["files"]["model"] = made["model"]
     return ExitCode.OK, summary
 
 

@@ -35,7 +35,8 @@ def test_an_uploaded_spec_ends_in_results_and_a_model_in_the_bucket(house: House
     results = house.submit("results", run_id)
     assert results["complete"]
     assert results["best"]["params"] == answer["best"]["params"]
-    assert house.keys(f"{house.outputs['StorePrefix']}/runs/{run_id}/views/model/")
+    assert answer["files"]["model"] == f"{house.outputs['StoreUrl']}/runs/{run_id}/views/model/model.joblib"
+    assert house.keys(f"{house.outputs['StorePrefix']}/runs/{run_id}/views/model/model.joblib")
     assert house.jobs(run_id) == ["a0", "reduce"]
     assert house.kinds() == ["Run Started", "Run Finished"]
     assert house.refusals() == []

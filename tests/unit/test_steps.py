@@ -180,6 +180,7 @@ def test_a_partial_table_is_reduced_and_not_refitted(store: Store, capfd: pytest
     exit_code, printed = run_step(reduce_arguments(store.url, run_id, refit=True, answer="t"), capfd)
     assert (exit_code, printed["complete"], printed["cells"]["missing"]) == (0, False, 1)
     assert printed["refit"]["model"] is None and "incomplete" in printed["refit"]["reason"]
+    assert "model" not in printed["files"]
     assert read_answer(store, "t") == Answer(0, printed, None)
 
 
@@ -199,6 +200,7 @@ def test_a_whole_table_is_refitted_once(
     run_id = finished_run(store)
     _, printed = run_step(reduce_arguments(store.url, run_id, refit=True), capfd)
     assert printed["complete"] and printed["refit"] == {"model": "there", "reason": None, "seconds": 1.0}
+    assert printed["files"]["model"] == "there"
     _, printed = run_step(reduce_arguments(store.url, run_id, refit=True), capfd)
     assert printed["refit"]["reason"] is None and asked == [run_id]
     assert "refit" not in run_step(reduce_arguments(store.url, run_id), capfd)[1]
