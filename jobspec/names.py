@@ -1,9 +1,18 @@
-"""Suggest the name that was probably meant."""
+"""What names of runs and templates may hold, and which name was probably meant."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MAX_NAME = 60
+_PLAIN = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}")
+
+
+def is_plain_name(text: str) -> bool:
+    """Say whether a text can name a run or a template: it becomes a part of keys and of files' names."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def closest(name: str, allowed: Iterable[str]) -> str:

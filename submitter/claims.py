@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jobspec.runs.rounds import RoundPlan
@@ -28,6 +28,7 @@ which changes no result."""
 LOOK_SECONDS = 1.0
 
 Handle = dict[str, Any]
+Claim = dict[str, Any]
 
 
 def send(store: Store, plan: RoundPlan, array: ArrayRequest, backend: Backend) -> Handle:
@@ -63,39 +64,30 @@ def send_once(
 
 def all_handles(store: Store, plan: RoundPlan, array_index: int) -> list[Handle]:
     """Return the handles of an array, mostly one; an array that was sent twice has two."""
-    handles: list[Handle] = []
+    return [handle for _, handle in all_claims(store, plan.run_id, plan.round, array_index) if handle]
+
+
+def all_claims(store: Store, run_id: str, round_index: int, array_index: int) -> Iterator[tuple[Claim, Handle | None]]:
+    """Yield the claims of an array, each with its handle; nobody knows whether one without led to anything."""
     number = 0
-    while True:
-        handle = _handle(store, plan, array_index, number)
-        handles += [handle] if handle else []
+    while (claim := read_document(store, Layout.claim(run_id, round_index, array_index, number))) is not None:
+        yield claim, read_document(store, Layout.handle(run_id, round_index, array_index, number))
         number += 1
-        if handle is None and not store.exists(_claim_key(plan, array_index, number - 1)):
-            return handles
 
 
 def handles_of_round(store: Store, run_id: str, round_index: int) -> list[Handle]:
     """Return the handles of all that was sent for a round, whose plan need not be readable."""
     found: list[Handle] = []
     array_index = 0
-    while store.exists(Layout.claim(run_id, round_index, array_index, 0)):
-        number = 0
-        while store.exists(Layout.claim(run_id, round_index, array_index, number)):
-            handle = _load(store, Layout.handle(run_id, round_index, array_index, number))
-            found += [handle] if handle else []
-            number += 1
+    while claimed := list(all_claims(store, run_id, round_index, array_index)):
+        found += [handle for _, handle in claimed if handle]
         array_index += 1
     return found
 
 
-def unanswered(store: Store, run_id: str, round_index: int, array_index: int) -> list[Handle]:
+def unanswered(store: Store, run_id: str, round_index: int, array_index: int) -> list[Claim]:
     """Return the claims of an array that have no handle: nobody knows whether anything was sent."""
-    found: list[Handle] = []
-    number = 0
-    while store.exists(key := Layout.claim(run_id, round_index, array_index, number)):
-        if not store.exists(Layout.handle(run_id, round_index, array_index, number)):
-            found.append(_load(store, key) or {})
-        number += 1
-    return found
+    return [claim for claim, handle in all_claims(store, run_id, round_index, array_index) if handle is None]
 
 
 def has_claim(store: Store, plan: RoundPlan, array_index: int) -> bool:
@@ -112,7 +104,7 @@ def _await_handle(
     sleep: Callable[[float], None],
 ) -> Handle | None:
     """Wait while another desk may be sending, and return its handle if it records one."""
-    claimed = _load(store, _claim_key(plan, array_index, number)) or {}
+    claimed = read_document(store, _claim_key(plan, array_index, number)) or {}
     deadline = 0.0 if _is_dead(claimed) else min(float(claimed.get("time", 0)), now()) + FRESH_SECONDS
     while (handle := _handle(store, plan, array_index, number)) is None and now() < deadline:
         sleep(LOOK_SECONDS)
@@ -141,21 +133,23 @@ def _record(store: Store, plan: RoundPlan, array: ArrayRequest, number: int, ans
 
 
 def _handle(store: Store, plan: RoundPlan, array_index: int, number: int) -> Handle | None:
-    return _load(store, Layout.handle(plan.run_id, plan.round, array_index, number))
+    return read_document(store, Layout.handle(plan.run_id, plan.round, array_index, number))
 
 
 def _claim_key(plan: RoundPlan, array_index: int, number: int) -> str:
     return Layout.claim(plan.run_id, plan.round, array_index, number)
 
 
-def _load(store: Store, key: str) -> dict[str, Any] | None:
-    """Return a claim or handle; one that was damaged counts as one that says nothing."""
+def read_document(store: Store, key: str) -> dict[str, Any] | None:
+    """Return a claim, a handle or the like; one that was damaged counts as one that says nothing."""
     body = store.get_or_none(key)
+    if body is None:
+        return None
     try:
-        document = None if body is None else json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return {}
-    return document if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
 
 
 def _claim(now: float) -> bytes:

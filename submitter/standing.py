@@ -11,6 +11,7 @@ from jobspec.runs.rounds import RoundPlan
 from jobspec.runs.views import read_best
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
+from submitter.claims import all_claims
 
 
 class RunState(StrEnum):
@@ -106,19 +107,11 @@ def was_sent(store: Store, plan: RoundPlan) -> bool:
     claim. If it was killed after sending, what the tasks wrote tells. Two listings, where nothing was sent.
     """
     run_id, index = plan.run_id, plan.round
-    if any(_has_handle(store, plan, j) for j in range(len(plan.arrays))):
+    claimed = (claim for array in range(len(plan.arrays)) for claim in all_claims(store, run_id, index, array))
+    if any(handle is not None for _, handle in claimed):
         return True
     written = (Layout.logs(run_id, index), Layout.all_done(run_id, index))
     return any(next(iter(store.keys(prefix)), None) is not None for prefix in written)
-
-
-def _has_handle(store: Store, plan: RoundPlan, array: int) -> bool:
-    number = 0
-    while store.exists(Layout.claim(plan.run_id, plan.round, array, number)):
-        if store.exists(Layout.handle(plan.run_id, plan.round, array, number)):
-            return True
-        number += 1
-    return False
 
 
 def is_cancelled(store: Store, plan: RoundPlan) -> bool:

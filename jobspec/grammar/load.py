@@ -22,11 +22,8 @@ from jobspec.grammar.scoring_forms import convert_cv, convert_refit, convert_sco
 from jobspec.grammar.spaces import convert_entry
 from jobspec.grammar.spec import CandidateEntry, Spec
 from jobspec.grammar.yamlfile import MAX_BYTES, Locations, read_yaml, to_plain
-from jobspec.names import closest
+from jobspec.names import MAX_NAME, closest, is_plain_name
 from jobspec.stores.objects import is_object_url, open_object
-
-MAX_NAME = 60
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def check_name(name: Any) -> None:
     Raises:
         Problem: what is allowed, with a name made from the given one.
     """
-    if not isinstance(name, str) or _NAME.fullmatch(name):
+    if not isinstance(name, str) or is_plain_name(name):
         return
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:MAX_NAME] or "my-run"
     raise Problem(

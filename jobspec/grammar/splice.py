@@ -52,25 +52,27 @@ def _escape(character: str) -> str:
 def _find(text: str, name: str) -> Any:
     """Return the event of the value of ``data.path``."""
     events = read_events(text, name)
-    for event in events:
-        if type(event).__name__ == "MappingStartEvent":
-            break
-    for key, value in _entries(events):
-        if key == "data":
-            if type(value).__name__ != "MappingStartEvent":
-                break
-            found = next((inner for inner_key, inner in _entries(events) if inner_key == "path"), None)
-            if found is not None and type(found).__name__ in ("ScalarEvent", "AliasEvent"):
-                return found
-            break
+    next(event for event in events if type(event).__name__ == "DocumentStartEvent")
+    data = _value(events, next(events), "data")
+    found: Any = None if data is None else _value(events, data, "path")
+    # A key without a value has none that could be taken the place of.
+    if type(found).__name__ in ("ScalarEvent", "AliasEvent") and found.start_mark.index < found.end_mark.index:
+        return found
     raise SpecError(
         f"{name}: the spec has no `path` of its own under `data`, whose place uploaded data could take. Write `data: "
         "{path: s3://BUCKET/FOLDER/TABLE.csv, ...}` out, without an alias for `data`."
     )
 
 
+def _value(events: Iterator[Any], begun: Any, wanted: str) -> Any:
+    """Return the first event of a mapping's value, None where what has begun is no mapping, or has no such key."""
+    if type(begun).__name__ != "MappingStartEvent":
+        return None
+    return next((value for key, value in _entries(events) if key == wanted), None)
+
+
 def _entries(events: Iterator[Any]) -> Iterator[tuple[str | None, Any]]:
-    """Yield key and first event of each value of a mapping that has begun; whoever reads on takes a value's rest."""
+    """Yield key and first event of each value of a mapping that has begun; its rest is skipped."""
     while True:
         key = next(events)
         if type(key).__name__ == "MappingEndEvent":

@@ -75,6 +75,11 @@ class Layout:
         return f"answers/{token}.json"
 
     @staticmethod
+    def given_spec(token: str) -> str:
+        """Return the key of a spec that came within an execution's input; ``token`` is the hash of its ARN."""
+        return f"answers/{token}-spec.json"
+
+    @staticmethod
     def answers() -> str:
         """Return the prefix under which every answer lies."""
         return "answers/"
@@ -95,6 +100,11 @@ class Layout:
         return f"templates/{name}.yaml"
 
     @staticmethod
+    def scheduled(digest: str) -> str:
+        """Return the key of a spec that a schedule starts, however old it is; ``digest`` is that of its bytes."""
+        return f"templates/scheduled/{digest}.yaml"
+
+    @staticmethod
     def templates() -> str:
         """Return the prefix under which every template lies."""
         return "templates/"
@@ -107,12 +117,12 @@ class Layout:
 
     @staticmethod
     def outcome(day: str, name: str) -> str:
-        """Return the key of the text that tells what became of an execution; ``day`` is as in 2031-05-17."""
-        return f"outcomes/{day}/{name}.txt"
+        """Return the key of what tells what became of an execution; ``day`` is as in 2031-05-17."""
+        return f"outcomes/{day}/{name}.json"
 
     @staticmethod
     def outcomes() -> str:
-        """Return the prefix under which every such text lies, one level for each day."""
+        """Return the prefix under which every outcome lies, one level for each day."""
         return "outcomes/"
 
     @staticmethod

@@ -13,6 +13,7 @@ from submitter.events.arrivals import Arrival
 from submitter.events.schedules import Schedule
 from submitter.events.switches import option
 from submitter.events.templates import Template
+from submitter.planner.places import places_to_read
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,7 +76,8 @@ def _facts(stack: Stack, parameters: Mapping[str, str]) -> Iterator[Fact]:
     yield "specs", f"s3://{stack.bucket_name}/{stack.spec_prefix}*.yaml: each upload starts its search"
     if stack.data_prefix:
         yield "data", f"s3://{stack.bucket_name}/{stack.data_prefix}NAME/*: each upload starts the template NAME on it"
-    yield "may read", ", ".join(place.replace(f"arn:{stack.partition}:s3:::", "s3://") for place in stack.data_places)
+    places = places_to_read(stack.store_url, stack.data_places, (stack.spec_prefix, stack.data_prefix))
+    yield "may read", ", ".join(f"s3://{pattern}" for pattern in places.patterns)
     yield "ceilings", _ceilings(parameters)
     if stack.notify_topic_arn:
         yield "tells", stack.notify_topic_arn

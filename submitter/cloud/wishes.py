@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"arn:[\w-]+:kms:[\w-]+:\d{12}:key/[\w-]+")
 _POLICY = re.compile(r"arn:[\w-]+:iam::(?:\d{12}|aws):policy/\S+")
 _TYPE = re.compile(r"[a-z][a-z0-9-]*(?:\.[a-z0-9-]+)?")
-_DATA = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s,*?]+)?/?")
+_DATA = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s,*?\"\\$]+)?/?")
+"""Places are put into the JSON of a definition letter by letter, and policies have variables: no such sign."""
 
 _PREFIX = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]*/)+")
 """Stricter than S3: what has no meaning in patterns of EventBridge, in ARNs, in URLs, in file systems."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from jobspec.errors import DataError
 from jobspec.runs.answers import read_answer
 from jobspec.stores.base import Store
 from jobspec.stores.s3errors import code_of
+from submitter.backends.stepfunctions.request import answers_of
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.stack import Stack
@@ -96,7 +96,7 @@ def list_recent(clients: Clients, stack: Stack, store: Store, limit: int) -> lis
 
 def _planned(store: Store, arrival: Arrival) -> str | None:
     """Return the run that an execution without an output has planned, None where it has none yet."""
-    token, found = hashlib.sha256(arrival.execution.encode()).hexdigest(), None
+    token, found = answers_of(arrival.execution), None
     for step in range(PLANS_READ):
         try:
             answer = read_answer(store, f"{token}-p{step}")

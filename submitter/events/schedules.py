@@ -20,13 +20,12 @@ from jobspec.names import closest
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from jobspec.stores.objects import is_object_url
-from jobspec.stores.s3client import S3Address
 from jobspec.stores.s3errors import code_of
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.stack import Stack
 from submitter.events.switches import check_on
-from submitter.planner.places import Places
+from submitter.planner.places import places_to_read
 
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 """What Scheduler replaces by the moment for which a start was planned, the same at every attempt.
@@ -98,14 +97,16 @@ def check_places(stack: Stack, loaded: LoadedSpec) -> None:
     """
     path = loaded.spec.data.path
     if path is not None:
-        patterns = tuple(place.split(":", 5)[-1] for place in stack.data_places)
-        places = Places(patterns, S3Address.parse(stack.store_url), (Layout.uploads(),))
+        places = places_to_read(stack.store_url, stack.data_places, (stack.spec_prefix, stack.data_prefix))
         places.check(path, f"{loaded.locations.of(('data', 'path'))}: `path`")
 
 
 def save_spec(store: Store, loaded: LoadedSpec) -> str:
-    """Keep a schedule's spec in the store under the hash of its bytes, and return its URL; any number of times."""
-    key = Layout.upload(hashlib.sha256(loaded.text).hexdigest(), "spec.yaml")
+    """Keep a schedule's spec in the store under the hash of its bytes, and return its URL; any number of times.
+
+    Not among what steps are handed: `submit gc` removes that by its age, and a schedule goes on for years.
+    """
+    key = Layout.scheduled(hashlib.sha256(loaded.text).hexdigest())
     store.create(key, loaded.text)
     return f"{store.url}/{key}"
 

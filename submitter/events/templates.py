@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobspec.errors import SpecError, UsageError
 from jobspec.grammar.load import LoadedSpec
 from jobspec.grammar.splice import replace_data_path
+from jobspec.names import MAX_NAME, is_plain_name
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from submitter.cloud.stack import Stack
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +36,10 @@ def check_template(name: str, loaded: LoadedSpec) -> None:
         UsageError: the name cannot be that of a folder.
         SpecError: the spec names no data that an upload could take the place of.
     """
-    if not _NAME.fullmatch(name):
+    if not is_plain_name(name):
         raise UsageError(
             f"The template's name {name!r} cannot be used: it is the folder below which data are uploaded, and must "
-            "begin with a letter or a digit and hold up to 60 letters, digits, '-' and '_', such as 'letters'."
+            f"begin with a letter or a digit and hold up to {MAX_NAME} letters, digits, '-' and '_', such as 'letters'."
         )
     if loaded.spec.data.path is None:
         raise SpecError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobspec.stores.layout import Layout
 from submitter.machines.names import Names
 from submitter.machines.states import State, choice, compose, request, when
 
@@ -73,7 +74,7 @@ def keeping(names: Names, *, then: str) -> dict[str, State]:
     parts = f"{day},{time},$.end.state,$.token"
     outcome = {
         "Bucket": names.bucket,
-        "Key.$": f"States.Format('{names.store_prefix}/outcomes/{{}}/{{}}-{{}}-{{}}.json',{parts})",
+        "Key.$": f"States.Format('{names.store_prefix}/{Layout.outcome('{}', '{}-{}-{}')}',{parts})",
         "ContentType": "application/json",
         "Body.$": "$.told",
     }

@@ -25,6 +25,7 @@ from submitter.machines.states import (
     put,
     request,
     resource,
+    uncaused,
     when,
 )
 
@@ -220,7 +221,9 @@ def _explaining(names: Names) -> dict[str, State]:
         "Terminate": end,
         "Over": _told("States.Format('over {} {}',$.found.why,$.children.why)"),
         "Why": _told("States.Format('{} {}',$.found.why,$.children.why)"),
-        "Unsent": _told("States.Format('{} {}',$.error.Error,$.error.Cause)"),
+        "Unsent": choice(when("$.error.Cause", "IsPresent", True, "UnsentText"), default="UnsentName"),
+        "UnsentName": uncaused("$.error", "UnsentText"),
+        "UnsentText": _told("States.Format('{} {}',$.error.Error,$.error.Cause)"),
     }
 
 

@@ -21,6 +21,7 @@ from submitter.machines.states import (
     join,
     put,
     request,
+    uncaused,
     when,
 )
 
@@ -149,7 +150,9 @@ def _starting(names: Names) -> dict[str, State]:
         "Output": copy("$.started", "$", "Over"),
         "Already": put({"state": "already started"}, "$", "Over"),
         "Over": {"Type": "Succeed"},
-        "NotStarted": compose(end(REFUSED, "failed", failed, "foldfleet.Broken"), "$.end", "Tell"),
+        "NotStarted": choice(when("$.unread.Cause", "IsPresent", True, "Unstarted"), default="Uncaused"),
+        "Uncaused": uncaused("$.unread", "Unstarted"),
+        "Unstarted": compose(end(REFUSED, "failed", failed, "foldfleet.Broken"), "$.end", "Tell"),
         "Foreign": compose(_seen(), "$.upload", "ForeignText"),
         "ForeignText": compose(end(REFUSED, "refused", foreign, "foldfleet.Refused"), "$.end", "Tell"),
         "Strange": compose(end(REFUSED, "refused", strange, "foldfleet.Refused"), "$.end", "Tell"),

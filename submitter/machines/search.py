@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobspec.stores.layout import Layout
 from submitter.machines.closing import FINISHED, STARTED, end, keeping, telling
 from submitter.machines.following import WIDTH, following
 from submitter.machines.names import Names
@@ -21,6 +22,7 @@ from submitter.machines.states import (
     choice,
     compose,
     copy,
+    either,
     join,
     put,
     read_json,
@@ -44,9 +46,6 @@ NO_ERROR: Final = {"Error": "foldfleet", "Cause": "A step left no answer."}
 
 HASH: Final = "States.Hash($$.Execution.Id,'SHA-256')"
 """What names objects and jobs of one execution; its own name may hold what a key or a job's name may not."""
-
-SPEC_NAME: Final = "spec.json"
-"""The name of a spec that came within the input: Step Functions writes JSON, a text in quotation marks."""
 
 
 def search_definition(names: Names) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def _start(names: Names) -> State:
     values: dict[str, Any] = {
         "in.$": "$",
         "token.$": HASH,
-        "url.$": f"States.Format('s3://{_inline_key(names)}',{HASH})",
+        "url.$": f"States.Format('s3://{names.bucket}/{_inline_key(names)}',{HASH})",
         "site": site,
         "topic": names.topic_arn,
         "n": {"step": 0, "sent": 0, "answer": ""},
@@ -112,7 +111,7 @@ def _start(names: Names) -> State:
 
 
 def _inline_key(names: Names) -> str:
-    return f"{names.bucket}/{names.store_prefix}/uploads/{{}}/{SPEC_NAME}"
+    return f"{names.store_prefix}/{Layout.given_spec('{}')}"
 
 
 def _entry(names: Names) -> dict[str, State]:
@@ -124,27 +123,28 @@ def _entry(names: Names) -> dict[str, State]:
         when("$.in.spec", "IsBoolean", True),
         when("$.in.spec", "StringEquals", ""),
     ]
-    is_given = both(when("$.in.spec", "IsPresent", True), {"Not": {"Or": is_nothing}}, "Inline")
-    key = f"States.Format('{names.store_prefix}/uploads/{{}}/{SPEC_NAME}',$.token)"
-    body = {"Bucket": names.bucket, "Key.$": key, "Body.$": "$.in.spec", "IfNoneMatch": "*"}
+    key = f"States.Format('{_inline_key(names)}',$.token)"
+    # Step Functions refuses a whole definition for a parameter that is younger than its SDK, as IfNoneMatch may be. The
+    # key is this execution's own, so that a second try writes the same. A text is written as JSON, in quotation marks.
+    body = {"Bucket": names.bucket, "Key.$": key, "Body.$": "$.in.spec"}
     return {
         "Start": _start(names),
         "Which": choice(
             when("$.in.round.next", "IsPresent", True, "GivenOrder"),
             when("$.in.upload.key", "IsPresent", True, "GivenUpload"),
             both(when("$.in.run", "IsPresent", True), when("$.in.run", "IsString", True), "GivenRun"),
+            # Of a path to nothing, a choice may ask no more than this; anything else ends an execution without a word.
+            when("$.in.spec", "IsPresent", False, "Unread"),
             both(is_text, when("$.in.spec", "StringMatches", "s3://*"), "GivenUrl"),
-            is_given,
-            default="Unread",
+            either(is_nothing, "Unread"),
+            default="Inline",
         ),
         "GivenOrder": copy("$.in.round", "$.order", "Next"),
         "GivenUpload": copy("$.in.upload", "$.upload", "Asked"),
         "Asked": copy("$.upload", "$.ask.upload", "Count"),
         "GivenRun": copy("$.in.run", "$.ask.run", "Count"),
         "GivenUrl": copy("$.in.spec", "$.ask.spec", "Count"),
-        # A retried PutObject whose acknowledgement was lost finds its own object: 412.
-        "Inline": request(names, "aws-sdk:s3:putObject", body, then="Inlined", failed="Kept", error="$.error"),
-        "Kept": choice(when("$.error.Cause", "StringMatches", "*412*", "Inlined"), default="Explain"),
+        "Inline": request(names, "aws-sdk:s3:putObject", body, then="Inlined", failed="Explain", error="$.error"),
         "Inlined": put({}, "$.in", "Url"),
         "Url": copy("$.url", "$.ask.spec", "Count"),
     }
@@ -161,7 +161,7 @@ def _planning(names: Names) -> dict[str, State]:
         },
         "Tags": {"foldfleet:stack": names.stack},
     }
-    key = {"Key.$": f"States.Format('{names.store_prefix}/answers/{{}}.json',$.n.answer)"}
+    key = {"Key.$": f"States.Format('{names.store_prefix}/{Layout.answer('{}')}',$.n.answer)"}
     following_owner = both(
         when("$.order.next", "StringEquals", "follow"), when("$.order.owners[0]", "IsPresent", True), "Owners"
     )
@@ -263,7 +263,7 @@ def _reducing(names: Names) -> dict[str, State]:
         "ContainerOverrides.$": "$.order.overrides",
         "Tags.$": "$.order.tags",
     }
-    key = {"Key.$": f"States.Format('{names.store_prefix}/answers/{{}}-r{{}}.json',$.token,$.n.step)"}
+    key = {"Key.$": f"States.Format('{names.store_prefix}/{Layout.answer('{}-r{}')}',$.token,$.n.step)"}
     read = read_json(names, {"Bucket": names.bucket}, key, then="Summary", failed="Explain")
     # So many gaps that their list is too long for an execution: the planner reads them.
     read["Catch"][0]["Next"] = "Judge"

@@ -108,6 +108,14 @@ def copy(source: str, target: str, then: str) -> State:
     return {"Type": "Pass", "InputPath": source, "ResultPath": target, "Next": then}
 
 
+def uncaused(error: str, then: str) -> State:
+    """Return a state for an error that is a name and nothing else; its cause is that name then.
+
+    An error "usually" has a cause (Step Functions, Error Output); a timeout may have none.
+    """
+    return copy(f"{error}.Error", f"{error}.Cause", then)
+
+
 def put(value: Any, target: str, then: str) -> State:
     """Return a state that puts a constant beside the values."""
     return {"Type": "Pass", "Result": value, "ResultPath": target, "Next": then}

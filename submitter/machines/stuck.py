@@ -6,7 +6,7 @@ from typing import Final
 
 from submitter.backends.aws.reasons import decode
 from submitter.machines.closing import failure
-from submitter.machines.states import State, choice, when
+from submitter.machines.states import State, choice, uncaused, when
 
 SIGNS: Final = (
     "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT",
@@ -29,7 +29,7 @@ def decoding(default: str, end: str) -> dict[str, State]:
         default: where it leads if there are none.
         end: where it leads if there are.
     """
-    states = {}
+    states = {"Uncaused": uncaused("$.error", "Explain")}
     for number, sign in enumerate(SIGNS):
         states[f"Stuck{number}"] = {
             "Type": "Pass",
@@ -38,7 +38,8 @@ def decoding(default: str, end: str) -> dict[str, State]:
             "Next": end,
         }
     rules = (when("$.error.Cause", "StringMatches", f"*{sign}*", f"Stuck{i}") for i, sign in enumerate(SIGNS))
-    return {"Explain": choice(*rules, default=default), **states}
+    nothing_said = when("$.error.Cause", "IsPresent", False, "Uncaused")
+    return {"Explain": choice(nothing_said, *rules, default=default), **states}
 
 
 def explain(sign: str) -> str:

@@ -14,7 +14,7 @@ from jobspec.stores.layout import Layout
 from submitter.backends.aws.request import round_name
 from submitter.backends.base import AWS, STEPFUNCTIONS
 from submitter.backends.stepfunctions.request import execution_arn, execution_name
-from submitter.claims import FORMAT_VERSION, all_handles, has_claim
+from submitter.claims import FORMAT_VERSION, FRESH_SECONDS, all_claims, all_handles, has_claim, read_document
 from submitter.machines.messages import Ask, Owner, Site
 from submitter.machines.orders import order_name
 from submitter.standing import was_sent
@@ -47,20 +47,20 @@ class Claimant:
         return self.ask.execution
 
 
-def look(store: Store, plan: RoundPlan, claimant: Claimant) -> Ownership:
+def look(store: Store, plan: RoundPlan, claimant: Claimant, now: float) -> Ownership:
     """Say who works on a round.
 
     Tasks of a round of a single machine cannot be seen from here; if they live, a second array changes no result.
     """
     is_over = claimant.ask.over == plan.round
     if plan.backend == AWS:
-        owners = () if is_over else tuple(_requests(store, plan))
+        owners = () if is_over else tuple(_requests(store, plan, now))
         return Ownership("busy", owners) if owners else Ownership("over")
     if plan.backend != STEPFUNCTIONS:
         return Ownership("over")
     others: list[Owner] = []
     is_sent = False
-    for claimed, handle in _claims(store, plan):
+    for claimed, handle in all_claims(store, plan.run_id, plan.round, 0):
         execution = _execution_of(claimed, handle, claimant.site, plan)
         if execution != claimant.execution:
             others.append(Owner(execution=execution))
@@ -85,7 +85,7 @@ def claim(store: Store, plan: RoundPlan, claimant: Claimant, now: float) -> bool
         # No host and no process: those of containers look alike on a machine that they share.
         told = {"execution": claimant.execution, "token": claimant.token, "time": now}
         store.create(key, _encode(told))
-        claimed = _load(store, key) or {}
+        claimed = read_document(store, key) or {}
         if claimed.get("execution") != claimant.execution:
             return False
         if claimed.get("token") == claimant.token:
@@ -96,7 +96,7 @@ def claim(store: Store, plan: RoundPlan, claimant: Claimant, now: float) -> bool
 
 def sent_by(store: Store, plan: RoundPlan, claimant: Claimant) -> float | None:
     """Return when an earlier step of this execution, or the desk that started it, sent a round; None if none did."""
-    for claimed, handle in _claims(store, plan) if plan.backend == STEPFUNCTIONS else ():
+    for claimed, handle in all_claims(store, plan.run_id, plan.round, 0) if plan.backend == STEPFUNCTIONS else ():
         is_own = _execution_of(claimed, handle, claimant.site, plan) == claimant.execution
         if is_own and claimed.get("token") != claimant.token:
             return _time_of(claimed)
@@ -105,27 +105,22 @@ def sent_by(store: Store, plan: RoundPlan, claimant: Claimant) -> float | None:
 
 def stopped_at(store: Store, plan: RoundPlan) -> float | None:
     """Return when a round was asked to stop, in seconds since 1970; None if it was not."""
-    key = Layout.stop(plan.run_id, plan.round)
-    if not store.exists(key):
-        return None
-    return _time_of(_load(store, key) or {})
+    asked = read_document(store, Layout.stop(plan.run_id, plan.round))
+    return None if asked is None else _time_of(asked)
 
 
-def _requests(store: Store, plan: RoundPlan) -> Iterator[Owner]:
-    """Yield the requests of AWS Batch of a round, and of the reduce step behind its arrays."""
+def _requests(store: Store, plan: RoundPlan, now: float) -> Iterator[Owner]:
+    """Yield the requests of AWS Batch of a round, and of the reduce step behind its arrays.
+
+    A desk that has planned the round this moment claims its first array next.
+    """
+    if now - plan.created < FRESH_SECONDS and plan.arrays and not has_claim(store, plan, 0):
+        yield Owner(name=round_name(plan, "a0"))
     for index in range(len(plan.arrays) + 1):
         handles = [handle for handle in all_handles(store, plan, index) if handle.get("job_id")]
         yield from (Owner(job=str(handle["job_id"]), name=str(handle.get("name", ""))) for handle in handles)
         if not handles and has_claim(store, plan, index):
             yield Owner(name=round_name(plan, f"a{index}" if index < len(plan.arrays) else "reduce"))
-
-
-def _claims(store: Store, plan: RoundPlan) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Yield the claims of a round's first array, each with its handle."""
-    number = 0
-    while (claimed := _load(store, Layout.claim(plan.run_id, plan.round, 0, number))) is not None:
-        yield claimed, _load(store, Layout.handle(plan.run_id, plan.round, 0, number))
-        number += 1
 
 
 def _execution_of(claimed: dict[str, Any], handle: dict[str, Any] | None, site: Site, plan: RoundPlan) -> str:
@@ -147,16 +142,6 @@ def _record(store: Store, plan: RoundPlan, claimant: Claimant, number: int, sinc
 
 def _encode(document: dict[str, Any]) -> bytes:
     return json.dumps({"format_version": FORMAT_VERSION, **document}).encode()
-
-
-def _load(store: Store, key: str) -> dict[str, Any] | None:
-    """Return a small document; one that was damaged says nothing."""
-    body = store.get_or_none(key)
-    try:
-        document = None if body is None else json.loads(body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) or body is None else {}
 
 
 def _time_of(document: dict[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobspec.errors import AccessError
 from jobspec.stores.layout import Layout
@@ -50,29 +50,34 @@ class Places:
             )
 
 
+def places_to_read(store_url: str, arns: Iterable[str], watched: Iterable[str]) -> Places:
+    """Return what data may be read.
+
+    Args:
+        store_url: the stack's store; what its bucket is told by, too.
+        arns: the places that the stack lists.
+        watched: the prefixes in its bucket that are watched, empty where they are not; data may lie beside specs.
+    """
+    own = S3Address.parse(store_url)
+    listed = [arn.strip().split(":", 5)[-1] for arn in arns if arn.strip()]
+    seen = [f"{own.bucket}/{prefix}*" for prefix in watched if prefix]
+    return Places(tuple(dict.fromkeys([*listed, *seen])), own, (Layout.uploads(),))
+
+
 def data_places(site: Site) -> Places:
-    """Return what data may be read."""
-    watched = [site.data_prefix] if site.data_prefix else []
-    return _places(site, watched, (Layout.uploads(),))
+    """Return what data may be read by what is started without a desk."""
+    return places_to_read(site.store, site.data_places.split(","), (site.spec_prefix, site.data_prefix))
 
 
 def spec_places(site: Site) -> Places:
-    """Return where specs may be read."""
-    watched = [prefix for prefix in (site.spec_prefix, site.data_prefix) if prefix]
-    return _places(site, watched, (Layout.uploads(), Layout.templates()))
+    """Return where specs may be read: where data may, and where the store keeps them."""
+    return replace(data_places(site), open_folders=(Layout.uploads(), Layout.templates()))
 
 
 def shown(url: str) -> str:
     """Return a URL for a message, in one line, however long and odd it is."""
     text = url if url.isprintable() else ascii(url)[1:-1]
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
-
-
-def _places(site: Site, watched: Iterable[str], open_folders: tuple[str, ...]) -> Places:
-    arns = [place.strip() for place in site.data_places.split(",") if place.strip()]
-    listed = [arn.split(":", 5)[-1] for arn in arns]
-    own = [f"{site.bucket}/{prefix}*" for prefix in watched]
-    return Places(tuple(dict.fromkeys([*listed, *own])), S3Address.parse(site.store), open_folders)
 
 
 def _matches(pattern: str, place: str) -> bool:

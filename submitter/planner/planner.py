@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -88,7 +88,8 @@ class StackFleet:
         Raises:
             NotFoundError: it lacks a module of the user's own that the spec names.
         """
-        check_modules(self.record.parts, identity, load_settings(), self.record.tag)
+        # The planner's own image is the newest; its copies of the modules say nothing of the image of the run.
+        check_modules(self.record.parts, identity, replace(load_settings(), module_path=()), self.record.tag)
         return self.record.parts.engine("portable", identity)
 
 
@@ -255,7 +256,7 @@ class Planner:
         view = read_view(self.store, search.run_id)
         if view is not None and is_current(view, newest) and view["complete"] and not lacks_model(view, scorer):
             return self._done(newest, view)
-        owned = look(self.store, newest, self._claimant)
+        owned = look(self.store, newest, self._claimant, self.now())
         if owned.kind == "busy":
             return self._follow(newest, owned)
         if owned.kind != "ours":
@@ -288,10 +289,9 @@ class Planner:
         for index in reversed(range(plan.round)):
             earlier = load_round(self.store, plan.run_id, index)
             begun = sent_by(self.store, earlier, self._claimant)
-            if begun is None:
-                break
-            found.append(ceilings.Spent(earlier, max(until - begun, 0.0)))
-            until = begun
+            if begun is not None:  # else another's, as may lie between two of this execution
+                found.append(ceilings.Spent(earlier, max(until - begun, 0.0)))
+                until = begun
         return found
 
     def _refuse_cancelled(self, plan: RoundPlan, owned: Ownership) -> bool:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 
 from jobspec.errors import DataError, FoldfleetError, NotFoundError, SpecError
 from jobspec.grammar.load import LoadedSpec, parse
 from jobspec.grammar.splice import replace_data_path
 from jobspec.grammar.yamlfile import MAX_BYTES
+from jobspec.names import is_plain_name
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
 from jobspec.stores.objects import is_object_url, open_object
 from submitter.machines.messages import Ask, Site, Upload
 from submitter.planner.places import data_places, shown, spec_places
-
-_TEMPLATE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
 class SupersededError(FoldfleetError):
@@ -44,7 +42,8 @@ def read_source(site: Site, ask: Ask, store: Store) -> LoadedSpec:
     if ask.upload is not None:
         text, name = _read_upload(site, ask.upload, store)
     elif ask.spec is not None:
-        spec_places(site).check(ask.spec, "The spec")
+        if ask.spec != _given_url(ask, store):
+            spec_places(site).check(ask.spec, "The spec")
         text, name = _unquoted(_read(ask.spec, "spec").content), ask.spec
     else:
         raise SpecError(
@@ -97,7 +96,7 @@ def _check_current(upload: Upload, url: str, tag: str) -> None:
 
 def _fill_template(site: Site, upload: Upload, url: str, store: Store) -> tuple[bytes, str]:
     folder, slash, _ = upload.key.removeprefix(site.data_prefix).partition("/")
-    if not slash or not _TEMPLATE_NAME.fullmatch(folder):
+    if not slash or not is_plain_name(folder):
         raise SpecError(
             f"The upload {shown(url)} names no template: data are uploaded as "
             f"s3://{site.bucket}/{site.data_prefix}NAME/FILE, where NAME is that of a template (letters, digits, `-` "
@@ -128,6 +127,11 @@ def _read(url: str, what: str) -> _Text:
             return _Text(bytes(content), ranges.tag.strip('"'))
     except NotFoundError:
         raise _gone(url, what) from None
+
+
+def _given_url(ask: Ask, store: Store) -> str:
+    """Return where the machine has put a spec that came within the input of this very execution."""
+    return f"{store.url}/{Layout.given_spec(hashlib.sha256(ask.execution.encode()).hexdigest())}"
 
 
 def _unquoted(content: bytes) -> bytes:

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from submitter.cloud.template import load_template
 from tests.aws.fixtures import Deployed, expect, run_submit
 from tests.aws.grants import Deployment, compare, find_unused, make_user, read_deployment, read_reasons, split
+from tests.aws.house import DATA, SPECS, House, write_spec, write_table
 from tests.aws.standin.cloud import Cloud
 from tests.aws.standin.recorder import Call
 
@@ -94,13 +95,18 @@ def story(cloud: Cloud, image: str, tmp_path_factory: pytest.TempPathFactory) ->
     builder = Teller(home / "builder", make_user(cloud, "rights-builder", policy))
     builder("infra", "up", "--yes", "--max-vcpus", 4)
     builder("infra", "up", "--yes")
+    topic = cloud.client("sns").create_topic(Name=STACK)["TopicArn"]
+    builder("events", "enable", "--yes", "--data-prefix", DATA, "--notify", topic)
     described = cloud.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
     outputs = {one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}
     deployment = read_deployment(cloud, STACK, outputs)
     desk = Teller(home / "desk", make_user(cloud, "rights-desk", outputs["SubmitterPolicyArn"]))
     cloud.client("iam").attach_user_policy(UserName="rights-desk", PolicyArn=outputs["EventsPolicyArn"])
     desk.environment["FOLDFLEET_STORE"] = outputs["StoreUrl"]
+    cloud.options(wait_scale=0.02)
     tell(cloud, desk, image, outputs)
+    listen(cloud, desk, outputs)
+    cloud.options(wait_scale=1.0)
     builder("infra", "status")
     builder("infra", "up", "--yes", "--max-vcpus", 8)
     # Who may build need not have a right on users: then the policies are taken from them before.
@@ -149,6 +155,7 @@ def tell(cloud: Cloud, desk: Teller, image: str, outputs: Mapping[str, str]) -> 
     desk("cancel", ended)
     wait(lambda: all(job["status"] in {"SUCCEEDED", "FAILED"} for job in cloud.jobs()))
     wait(lambda: any(job["jobName"].startswith("conclude-") for job in jobs_of(cloud, ended)))
+    cancel_execution(cloud, desk, slow)
     desk("resume", ended)
     desk("list")
     desk("infra", "status")
@@ -159,6 +166,44 @@ def tell(cloud: Cloud, desk: Teller, image: str, outputs: Mapping[str, str]) -> 
     desk("gc", "--older-than", 0)
     desk("gc", "--older-than", 0, "--yes")
     desk("results", ended)
+
+
+def cancel_execution(cloud: Cloud, desk: Teller, spec: Path) -> None:
+    """Go on with a run by an execution, and end it while its array waits for a host."""
+    before = len(cloud.jobs())
+    cloud.hold()
+    run = desk("run", spec, "--on", "stepfunctions", "--detach")["run_id"]
+    wait(lambda: len(cloud.jobs()) > before)
+    desk("cancel", run)
+    cloud.release()
+
+
+def listen(cloud: Cloud, desk: Teller, outputs: Mapping[str, str]) -> None:
+    """Start searches by uploads, by the clock and by a program, beside each other; two of them are the same search."""
+    puts = {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{outputs['BucketName']}/*"}
+    uploader = make_user(cloud, "rights-uploader", {"Version": "2012-10-17", "Statement": [puts]})
+    house = House(Deployed(cloud, STACK, outputs, desk.home), desk.home, uploader)
+    small, table = write_spec("small"), f"{{path: 's3://{house.bucket}/{SPECS}table.csv', target: y}}"
+    daily = house.spec("daily", write_spec("daily").replace("{builtin: iris}", table))
+    desk("events", "template", "daily", daily)
+    desk("events", "templates")
+    for moment in ("rate(1 day)", "cron(0 3 * * ? *)"):
+        desk("events", "schedule", moment, house.spec("small", small), "--name", "clock")
+    desk("events", "schedules")
+    house.upload(f"{DATA}daily/2026-01-02.csv", write_table(1))
+    house.upload(f"{SPECS}small.yaml", small)
+    cloud.fire_schedule("clock", "2026-01-02T03:00:00Z", outputs["ScheduleGroupName"])
+    given = json.dumps({"spec": small.replace("vcpus: 2", "vcpus: 64")})
+    program = cloud.client("stepfunctions", desk.environment)
+    program.start_execution(stateMachineArn=outputs["SearchMachineArn"], name="large", input=given)
+    # No rule makes an input like this one: somebody tries the machine.
+    cloud.client("stepfunctions").start_execution(stateMachineArn=outputs["IntakeMachineArn"], input="{}")
+    ended = house.ended(4)
+    states = sorted(house.answer(one)["state"] for one in ended if one.get("error") != "foldfleet.Refused")
+    assert states == ["finished"] * 3, [house.explain(one) for one in ended]
+    wait(lambda: all(one["status"] != "RUNNING" for one in house.executions("Intake")))
+    desk("events", "list")
+    desk("events", "unschedule", "clock")
 
 
 def jobs_of(cloud: Cloud, run_id: str) -> list[dict[str, Any]]:

@@ -421,7 +421,7 @@ def test_roles_write_below_their_own_keys_alone() -> None:
         "runs/*/rounds/*/plan.json", "runs/*/space.json", "runs/*/spec.yaml", "sources/*", "uploads/*",
     ]  # fmt: skip
     assert writes("IntakeRole") == ["outcomes/*"]
-    assert writes("SearchRole") == ["outcomes/*", "uploads/*"]
+    assert writes("SearchRole") == ["answers/*-spec.json", "outcomes/*"]
     assert writes("EventsPolicy") == ["templates/*"]
     assert not [name for name, statement in GRANTS if name == "InstanceRole"]
     deleting = {name for name, statement in GRANTS if "s3:DeleteObject" in listed(statement["Action"])}

@@ -1,6 +1,7 @@
 """Execute a definition with moto's interpreter in this process: requests go to a function, waits take no time.
 
-Stricter than moto: parameters are checked against botocore's models in AWS's spelling, and sizes against AWS's limits.
+Stricter than moto: parameters are checked against botocore's models in AWS's spelling, and sizes against AWS's limits;
+a choice that asks anything but `IsPresent` of a path to nothing ends the execution, and a timeout has no cause.
 """
 
 from __future__ import annotations
@@ -22,6 +23,12 @@ from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
 from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
+from moto.stepfunctions.parser.asl.component.state.choice.comparison.comparison_operator_type import (
+    ComparisonOperatorType,
+)
+from moto.stepfunctions.parser.asl.component.state.choice.comparison.comparison_variable import ComparisonVariable
+from moto.stepfunctions.parser.asl.component.state.choice.comparison.variable import NoSuchVariable
+from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_factory as factory
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
 from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
@@ -158,6 +165,8 @@ def _patched(serve: Serve, waits: list[int]) -> Iterator[None]:
             patches.enter_context(patch.object(service, "_normalise_parameters", lambda self, *_, **__: None))
             patches.enter_context(patch.object(service, "_before_eval_execution", _nothing))
         patches.enter_context(patch.object(WaitFunction, "_wait_interval", wait))
+        patches.enter_context(patch.object(ComparisonVariable, "_eval_body", _compare))
+        patches.enter_context(patch.object(ExecutionState, "_construct_error_output_value", staticmethod(_told)))
         patches.enter_context(
             patch("moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time", sleepless)
         )
@@ -173,6 +182,26 @@ def _tree(text: str) -> Any:
 def _parse(text: str) -> Any:
     """Parse a definition, which takes moto a second, but once; what is made of the tree belongs to an execution."""
     return Preprocessor().visit(_tree(text)), None
+
+
+_construct = ExecutionState._construct_error_output_value
+
+
+def _told(failure_event: FailureEvent) -> Any:
+    """Return what a catcher is given; AWS promises that there is "usually" a cause."""
+    told = _construct(failure_event)
+    return {key: value for key, value in told.items() if key != "Cause" or value}
+
+
+def _compare(self: Any, env: Any) -> None:
+    """Compare as AWS does: `Invalid path: The choice state's condition path references an invalid value`."""
+    self.variable.eval(env)
+    asked = self.comparison_function.operator_type
+    if isinstance(env.stack[-1], NoSuchVariable) and asked is not ComparisonOperatorType.IsPresent:
+        details: Any = {"executionFailedEventDetails": {"error": "States.Runtime", "cause": env.stack[-1].path}}
+        name = StatesErrorName(StatesErrorNameType.StatesRuntime)
+        raise FailureEventException(FailureEvent(env, name, HistoryEventType.ExecutionFailed, details))
+    self.comparison_function.eval(env)
 
 
 def _nothing(self: Any, **_: Any) -> None:

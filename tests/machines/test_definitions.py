@@ -123,6 +123,26 @@ def test_they_are_small() -> None:
     assert sum(sizes.values()) <= MAX_BYTES, sizes
 
 
+def test_no_request_depends_on_how_old_the_sdk_of_step_functions_is() -> None:
+    """A definition with a parameter that it does not know yet is refused as a whole, and the stack with it."""
+    known = {
+        "aws-sdk:s3:getObject": {"Bucket", "Key"},
+        "aws-sdk:s3:putObject": {"Body", "Bucket", "ContentType", "Key"},
+        "aws-sdk:batch:listJobs": {"ArrayJobId", "Filters", "JobQueue", "JobStatus", "MaxResults"},
+        "aws-sdk:batch:describeJobs": {"Jobs"},
+        "aws-sdk:batch:terminateJob": {"JobId", "Reason"},
+        "aws-sdk:sfn:describeExecution": {"ExecutionArn"},
+        "aws-sdk:cloudwatch:putMetricData": {"MetricData", "Namespace"},
+    }
+    asked: dict[str, set[str]] = {}
+    for make in DEFINITIONS.values():
+        for _, state in checks.states(make(NAMES)):
+            integration = state.get("Resource", "").partition(":states:::")[2]
+            if integration.startswith("aws-sdk:"):
+                asked.setdefault(integration, set()).update(key.removesuffix(".$") for key in state["Parameters"])
+    assert asked == known
+
+
 def test_every_name_is_used() -> None:
     whole = "".join(minify(make(HOLES)) for make in DEFINITIONS.values())
     assert [hole for hole in dataclasses.asdict(HOLES).values() if hole not in whole] == []

@@ -167,12 +167,19 @@ def test_throttling_is_waited_out() -> None:
     assert len(world.started) == 1
 
 
-def test_a_search_that_cannot_be_started_is_no_silence() -> None:
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (Failure("StepFunctions.AccessDeniedException", "no 'right'"), "no 'right'"),
+        (Failure("States.Timeout"), "States.Timeout"),
+    ],
+)
+def test_a_search_that_cannot_be_started_is_no_silence(failure: Failure, told: str) -> None:
     world = World()
-    world.broken["states:startExecution"] = [Failure("StepFunctions.AccessDeniedException", "no 'right'")] * 9
+    world.broken["states:startExecution"] = [failure] * 9
     execution = run(world, event())
     assert execution.error == "foldfleet.Broken"
-    assert "no 'right'" in str(execution.cause)
+    assert told in str(execution.cause)
     assert world.outcomes()[0]["state"] == "failed"
     assert len(world.events) == 1
 

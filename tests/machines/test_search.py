@@ -117,8 +117,8 @@ def test_a_spec_in_the_input(spec: Any) -> None:
     execution = run(world, {"spec": spec})
     token = hashlib.sha256(execution.arn.encode()).hexdigest()
     assert execution.error is None
-    assert json.loads(world.objects[f"store/uploads/{token}/spec.json"]) == spec
-    assert world.asks()[0]["spec"] == f"s3://bucket-1/store/uploads/{token}/spec.json"
+    assert json.loads(world.objects[f"store/answers/{token}-spec.json"]) == spec
+    assert world.asks()[0]["spec"] == f"s3://bucket-1/store/answers/{token}-spec.json"
 
 
 def test_a_long_spec_in_the_input() -> None:
@@ -132,7 +132,7 @@ def test_a_spec_in_the_input_whose_acknowledgement_was_lost() -> None:
 
     def lossy(given: dict[str, Any]) -> dict[str, Any]:
         answer = put(given)
-        if given["Key"].startswith("store/uploads/") and world.count()["putObject"] == 1:
+        if given["Key"].startswith("store/answers/") and world.count()["putObject"] == 1:
             raise Failure("S3.SdkClientException", "connection reset")
         return answer
 
@@ -146,6 +146,12 @@ def test_a_spec_in_the_input_that_cannot_be_kept() -> None:
     execution = run(world, {"spec": "a: 1"})
     assert execution.error == "foldfleet.Broken"
     assert "Access Denied" in str(execution.cause)
+
+
+def test_a_spec_in_the_input_that_is_not_kept_in_time() -> None:
+    world = World()
+    world.broken["aws-sdk:s3:putObject"] = [LATE] * 7
+    assert run(world, {"spec": "a: 1"}).error == "foldfleet.Stuck"
 
 
 def test_a_run_by_its_id() -> None:
@@ -382,6 +388,24 @@ def test_a_plan_that_never_began_is_decoded() -> None:
     assert "does not know why it waits" in str(execution.cause)
     world = World(jobs={f"plan-{token}-p0": [LATE]})
     assert run(world).error == "foldfleet.Stuck"
+
+
+def test_a_plan_that_never_began_while_batch_does_not_answer_either() -> None:
+    token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
+    world = World(jobs={f"plan-{token}-p0": [LATE]})
+    world.broken["aws-sdk:batch:listJobs"] = [LATE] * 7
+    execution = run(world)
+    assert execution.error == "foldfleet.Stuck"
+    assert "States.Timeout" in str(execution.cause)
+
+
+def test_an_array_that_fails_while_batch_does_not_answer_either() -> None:
+    world = World([order("send")] * ROUNDS, [summary(complete=False)] * ROUNDS)
+    world.jobs = {f"{NAME}-a0": [FAILED] * ROUNDS}
+    world.broken["aws-sdk:batch:listJobs"] = [LATE] * 7 * ROUNDS
+    execution = run(world)
+    assert execution.error == "foldfleet.Incomplete"
+    assert "States.Timeout States.Timeout" in str(execution.cause)
 
 
 def test_there_is_no_image() -> None:

@@ -10,20 +10,26 @@ from typing import Any
 
 import pytest
 
+from jobspec.errors import NotFoundError
 from jobspec.runs.answers import Answer, read_answer, write_answer
+from jobspec.runs.rounds import commit_round
 from jobspec.search.memo import PrepareOptions
 from jobspec.settings import load_settings
 from submitter import preparation
 from submitter.backends.aws.backend import AwsBackend
+from submitter.backends.aws.shape import Shape
 from submitter.backends.base import BackendContext
 from submitter.cloud.record import save_record
 from submitter.machines.messages import Order
 from submitter.machines.orders import LONGEST_SECONDS, NO_DEADLINE
 from submitter.planner import __main__ as entry
+from submitter.planner.planner import StackFleet, Station
 from submitter.preparation import Desk
+from submitter.search import draft_next, stored_search
 from tests.planner.desk import HOUR, NOW, SPEC, STORE, Execution, Stack, arn, make_site
 from tests.planner.test_rounds import miss
 from tests.unit.fakebatch import FakeClients, make_record, make_stack
+from tests.unit.pretend import PretendBackend
 
 
 def ask_for(stack: Stack, more: str, **site: Any) -> Order:
@@ -91,6 +97,33 @@ def test_vcpu_hours_bound_how_long_arrays_may_take(stack: Stack) -> None:
     assert over.error is not None
     assert over.error.exit == 7
     assert "--max-vcpu-hours" in over.message
+
+
+def test_what_was_spent_before_a_round_of_another_counts(stack: Stack) -> None:
+    stack.site = make_site(ceilings={"max_vcpu_hours": 2})
+    execution, order = stack.prepared()
+    stack.work(order, miss)
+    plan = stack.newest(order)
+    search = stored_search(stack.store.folder, plan)
+    other = PretendBackend(stack.store.folder, name="local")
+    commit_round(stack.store.folder, draft_next(stack.store.folder, search, plan, other, reuse=True))
+    stack.now += 600
+    again = execution.ask(run=order.run_id, spec=None)
+    assert (again.next, again.round, again.work_seconds) == ("send", 2, (7200 - 600 * 8) // 4)
+
+
+def test_the_modules_of_the_newest_image_are_not_asked_of_the_image_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("edited = True\n")
+    monkeypatch.setenv("FOLDFLEET_MODULE_PATH", str(tmp_path))
+    record = make_record()
+    record = record.model_copy(update={"parts": record.parts.model_copy(update={"modules": {"mine": "as it was"}})})
+    monkeypatch.setenv("FOLDFLEET_ALLOWED_MODULES", "mine,yours")
+    fleet = StackFleet(Station("foldfleet"), record, STORE, Shape(4, 7536, 2))
+    assert fleet.engine({"candidates": [{"estimator": "mine.Model"}]}).modules == {"mine": "as it was"}
+    with pytest.raises(NotFoundError, match="yours"):
+        fleet.engine({"candidates": [{"estimator": "yours.Model"}]})
 
 
 def test_hours_bound_the_whole_execution(stack: Stack) -> None:

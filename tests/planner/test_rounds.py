@@ -209,6 +209,16 @@ def test_requests_of_batch_are_followed_by_their_ids_and_names(stack: Stack) -> 
     assert execution.ask(over=0).next == "send"
 
 
+def test_a_desk_that_has_planned_for_batch_this_moment_is_waited_for(stack: Stack) -> None:
+    plan = commit(stack, "aws")
+    stack.now = plan.created + 5
+    execution = stack.execution()
+    assert execution.ask().owners == (Owner(name=round_name(plan, "a0")),)
+    assert execution.ask(over=0).next == "send"
+    stack.now += 3600
+    assert stack.execution().ask().round == 1
+
+
 @pytest.mark.parametrize("backend", ["local", "docker", "aws"])
 def test_rounds_of_others_that_were_not_sent_are_planned_anew(stack: Stack, backend: str) -> None:
     commit(stack, backend)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobspec.errors import SpecError
 from jobspec.grammar.load import parse
 from jobspec.grammar.splice import replace_data_path
 from jobspec.grammar.yamlfile import MAX_BYTES
@@ -215,7 +216,7 @@ def test_the_store_stays_closed_whatever_the_places_say(bucket: Bucket) -> None:
 
 
 def kept(bucket: Bucket, text: bytes) -> str:
-    """Return the URL under which the machine keeps a spec that came within the input of an execution."""
+    """Return the URL of a spec that lies where desks and the planner hand specs to steps."""
     key = f"uploads/{hashlib.sha256(text).hexdigest()}/spec.json"
     bucket.store.create(key, text)
     return f"{bucket.store.url}/{key}"
@@ -227,6 +228,16 @@ def test_a_spec_elsewhere_is_refused(bucket: Bucket) -> None:
     refused(bucket.ask(spec=f"{bucket.store.url}/uploads/x/nothing.yaml"), 5, "There is no object")
     refused(bucket.ask(spec=f"{bucket.store.url}/uploads/"), 2, "names no object")
     refused(bucket.ask(), 2, "was given no spec")
+
+
+def test_the_spec_within_an_input_is_read_by_its_own_execution_alone(bucket: Bucket) -> None:
+    keys = {}
+    for name in ("e1", "e2"):
+        execution = f"{MACHINE.replace('stateMachine', 'execution')}:{name}"
+        keys[name] = Layout.given_spec(hashlib.sha256(execution.encode()).hexdigest())
+        bucket.store.create(keys[name], json.dumps(SPEC).encode())
+    assert bucket.ask(spec=f"{bucket.store.url}/{keys['e1']}").next == "prepare"
+    refused(bucket.ask(spec=f"{bucket.store.url}/{keys['e2']}"), 4, "The spec is")
 
 
 @pytest.mark.parametrize("text", [SPEC, SPEC.replace("odd", "ödd")])
@@ -308,6 +319,7 @@ def test_places_are_matched_as_policies_match_them() -> None:
         "other/tab/[1].csv",
         "cn/x",
         "fleet/nightly/x",
+        "fleet/incoming/x",  # beside the specs
         "fleet/foldfleet/uploads/x",
     ]
     refused = [
@@ -318,13 +330,13 @@ def test_places_are_matched_as_policies_match_them() -> None:
         "other/tb/[1].csv",
         "a-b/x/../y",
         "aXb/x/y",
-        "fleet/incoming/x",
+        "fleet/foldfleet/templates/x.yaml",
     ]
     places = data_places(site)
     assert [url for url in allowed if not places.allows(f"s3://{url}")] == []
     assert [url for url in refused if places.allows(f"s3://{url}")] == []
-    assert spec_places(site).allows("s3://fleet/incoming/x")
-    assert spec_places(site).allows(f"{STORE}/templates/x.yaml")
+    for url in ("s3://fleet/incoming/x", f"{STORE}/templates/x.yaml", f"{STORE}/{Layout.scheduled('0')}"):
+        assert spec_places(site).allows(url)
     assert not data_places(make_site(data_places="", data_prefix="", spec_prefix="")).allows("s3://fleet/incoming/x")
 
 
@@ -350,6 +362,24 @@ def test_odd_urls_are_shown_in_one_short_line() -> None:
 )
 def test_only_the_path_is_written_anew(text: str, made: str) -> None:
     assert replace_data_path(text.encode(), "t", "NEW").decode() == made
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- data: {path: x}\n",
+        "x\n",
+        "data: x\n",
+        "data: {path: [x]}\n",
+        "data: {path: , target: y}\n",
+        "data:\n  path:\n  target: y\n",
+        "d: &d {path: x}\ndata: *d\n",
+        "k: &k path\ndata: {*k : x}\n",
+    ],
+)
+def test_a_template_without_a_path_of_its_own_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="no `path` of its own"):
+        replace_data_path(text.encode(), "t", "NEW")
 
 
 @pytest.mark.parametrize("value", [*ODD_KEYS, "line\nbreak\r\u2028\u0085\ufeff \U0001f600", " : # - {}[],&*!|>'\"%@` "])

@@ -41,8 +41,9 @@ def make_stack(store_url: str = "s3://bucket/foldfleet", **changes: Any) -> Stac
         "events": False,
         "spec_prefix": "incoming/",
     }
-    roles = "task_role reducer_role planner_role execution_role instance_role submitter_policy events_policy conclude_machine"
-    values |= {f"{name}_arn": f"arn:aws:iam::123456789012:role/{name}" for name in roles.split()}
+    roles = "task_role reducer_role planner_role execution_role instance_role"
+    named = f"{roles} submitter_policy events_policy conclude_machine".split()
+    values |= {f"{name}_arn": f"arn:aws:iam::123456789012:role/{name}" for name in named}
     return Stack(**(values | changes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from jobspec.grammar.load import LoadedSpec, parse
 from jobspec.runs.answers import Answer, write_answer
 from jobspec.stores.base import Store, open_store
 from submitter.__main__ import main
+from submitter.cleaning import find_waste
 from submitter.cli import events_commands
 from submitter.cli.events_printing import plain
 from submitter.cloud.clients import Clients
@@ -190,11 +192,13 @@ def test_a_scheduled_search_needs_no_file_of_this_machine() -> None:
 
 
 def test_a_scheduled_search_reads_what_the_stack_lists(stack: Stack) -> None:
-    check_places(stack, spec_of())
+    for watched in ("incoming", "retrain"):
+        check_places(stack, spec_of(SPEC.replace("incoming", watched)))
     for elsewhere in (
         "s3://fleet/other/letters.csv",
         "s3://fleet/incoming/../letters.csv",
         "s3://fleet/foldfleet/runs/x",
+        "s3://fleet/foldfleet/templates/x.yaml",
     ):
         with pytest.raises(AccessError, match="submit infra up --data"):
             check_places(stack, spec_of(SPEC.replace("s3://fleet/incoming/letters.csv", elsewhere)))
@@ -366,7 +370,9 @@ def test_a_schedule_from_the_command_line(call: Call, tmp_path: Path) -> None:
     assert made["state"] == "created"
     assert made["schedule"]["name"] == "nightly"
     spec = Path(made["schedule"]["spec"])
-    assert spec.is_relative_to(tmp_path / "store" / "uploads")
+    assert spec.is_relative_to(tmp_path / "store" / "templates")
+    assert call("templates")[1] == ""
+    assert find_waste(open_store(str(tmp_path / "store")), time.time() + 1e9) == []  # it is read for years
     assert spec.read_text() == SPEC
     assert call("schedule", "cron(0  3 * * ? *)", "spec.yaml")[1].startswith("There is already this schedule nightly")
     assert call("schedule", "rate(1 day)", "spec.yaml")[1].startswith("Changed the schedule nightly: rate(1 day)")

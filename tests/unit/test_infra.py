@@ -301,6 +301,8 @@ def test_data_places_become_arns() -> None:
         Wishes("foldfleet", instance_types=("optimal",)),
         Wishes("foldfleet", instance_types=("c7gn.large",)),
         Wishes("foldfleet", data=("s3://bucket/*",)),
+        Wishes("foldfleet", data=('s3://bucket/a"b',)),
+        Wishes("foldfleet", data=("s3://bucket/${aws:username}",)),
         Wishes("foldfleet", permissions_boundary="boundary"),
         Wishes("Foldfleet"),
         Wishes("-x"),

@@ -16,7 +16,7 @@ from tests.aws.standin.events import Bus
 from tests.aws.standin.faults import Fault
 from tests.aws.standin.guard import Guard
 from tests.aws.standin.identity import ADMIN, DESK, Principal
-from tests.aws.standin.integrations import TEMPO
+from tests.aws.standin.interpreting import TEMPO
 from tests.aws.standin.metrics import Metrics, read_notices
 from tests.aws.standin.schedules import Scheduler
 

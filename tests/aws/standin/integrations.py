@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,16 +75,6 @@ class Started:
 
 
 STARTED = Started()
-
-
-class Tempo:
-    """How long a second of Wait states and of pauses between retries takes."""
-
-    def __init__(self) -> None:
-        self.wait_scale = 1.0
-
-
-TEMPO = Tempo()
 
 
 # --- spelling -------------------------------------------------------------------------------------------------------
@@ -235,8 +224,6 @@ def install() -> None:
     _name_errors(sns.StateTaskServiceSns, _SNS)
     _name_errors(events.StateTaskServiceEvents, _EVENTS)
     replace(batch.StateTaskServiceBatch, _attach_aws_environment_variables=staticmethod(_mark_as_managed))
-    _scale_waits()
-    _patch_paths()
 
 
 def _make_evaluate(loose: bool) -> Callable[..., None]:
@@ -365,43 +352,3 @@ def _wait_for_execution_and_read(self: Any, **named: Any) -> Callable[[], Any]:
         return found
 
     return read
-
-
-def _scale_waits() -> None:
-    """Let Wait states and the pauses before retries take as long as the test wants; timeouts stay as they are."""
-    import time
-
-    from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
-    from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function import WaitFunction
-
-    def wait(self: Any, env: Any, wait_seconds: float) -> None:
-        until = time.monotonic() + wait_seconds * TEMPO.wait_scale
-        while env.is_running() and (left := until - time.monotonic()) > 0:
-            env.program_state_event.wait(min(left, 0.2))
-
-    class Clock:
-        @staticmethod
-        def sleep(seconds: float) -> None:
-            time.sleep(seconds * TEMPO.wait_scale)
-
-    replace(WaitFunction, _wait_interval=wait)
-    replace(retrier_decl, time=Clock)
-
-
-def _patch_paths() -> None:
-    """Let a path without wildcards be its one value, as `$.Jobs[0].Status`; moto makes a list of that one."""
-    import sys
-
-    from moto.stepfunctions.parser.asl.utils import json_path
-
-    usual = json_path.extract_json
-
-    def extract(path: str, data: Any) -> Any:
-        found = usual(path, data)
-        if re.search(r"[*?:,]|\.\.", path) or not re.search(r"\[\d+\]\.\w+$", path):
-            return found
-        return found[0] if isinstance(found, list) and len(found) == 1 else found
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith("moto.stepfunctions") and getattr(module, "extract_json", None) is usual:
-            replace(module, extract_json=extract)

@@ -13,7 +13,7 @@ from typing import Any
 from moto.core.config import default_user_config
 from moto.core.exceptions import AWSError
 
-from tests.aws.standin import iam, integrations
+from tests.aws.standin import iam, integrations, interpreting
 from tests.aws.standin.guard import Guard
 from tests.aws.standin.identity import ACCOUNT, REGION, RefusedIdentity
 from tests.aws.standin.patching import replace
@@ -68,11 +68,13 @@ def install(guard: Guard, own_url: str, s3_url: str) -> None:
     _patch_executions(parser.StepFunctionsParserBackend)
     _patch_creation(parser.StepFunctionsParserBackend, guard)
     integrations.install()
+    interpreting.scale_waits()
+    interpreting.patch_paths()
     details = Execution.get_start_execution_details
 
     def detail(execution: Any) -> Any:
         """Let ``$$.Execution.StartTime`` be a text, as every state may read it."""
-        made = details(execution)
+        made: Any = details(execution)
         made.start_time = made.start_time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return made
 
