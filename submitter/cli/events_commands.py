@@ -17,7 +17,7 @@ from submitter.cli.events_printing import arrivals_table, print_events, schedule
 from submitter.cli.infra_commands import UpFlags, change_stack, name_of, up_document
 from submitter.cli.show import show_all
 from submitter.cli.talk import answer, say, write
-from submitter.cloud.bucket import tells_events, turn_on_notices
+from submitter.cloud.bucket import other_notices, tells_events, turn_on_notices
 from submitter.cloud.clients import Clients, make_clients
 from submitter.cloud.infra import parameters_of
 from submitter.cloud.stack import Stack, describe_stack, find_stack
@@ -85,10 +85,17 @@ def _require(clients: Clients, name: str) -> Mapping[str, str]:
 
 
 def _tell_of_bucket(clients: Clients, parameters: Mapping[str, str]) -> None:
-    """Say what no change set shows: what becomes of a bucket that the stack did not make."""
+    """Say what no change set shows: what becomes of the notifications of the bucket."""
     bucket = parameters.get("BucketName")
-    if bucket and parameters.get("MakeBucket") != "yes" and not tells_events(clients, bucket):
+    if not bucket or tells_events(clients, bucket):
+        return
+    if parameters.get("MakeBucket") != "yes":
         say(f"The bucket {bucket} is to tell EventBridge of new objects, beside what it tells already")
+    elif other_notices(clients, bucket):  # CloudFormation's handler puts what the template says, and nothing else
+        say(
+            f"Warning: the bucket {bucket} has notifications that somebody added to it, and CloudFormation replaces "
+            "them by EventBridge's. Make them rules of EventBridge first, or add them again afterwards."
+        )
 
 
 def _folder(prefix: str | None) -> str | None:

@@ -134,6 +134,13 @@ def tells_events(clients: Clients, bucket: str) -> bool:
         return "EventBridgeConfiguration" in clients.s3.get_bucket_notification_configuration(Bucket=bucket)
 
 
+def other_notices(clients: Clients, bucket: str) -> bool:
+    """Say whether a bucket tells others than EventBridge of its objects: queues, topics, functions."""
+    with explained(f"Reading the notifications of the bucket {bucket!r}"):
+        there = clients.s3.get_bucket_notification_configuration(Bucket=bucket)
+    return any(name.endswith("Configurations") for name in there)
+
+
 def turn_on_notices(clients: Clients, bucket: str) -> bool:
     """Have a bucket that the stack did not make tell EventBridge of new objects, beside what it tells already.
 

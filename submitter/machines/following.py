@@ -172,6 +172,8 @@ def _asking(names: Names) -> dict[str, State]:
         failed="Ended",
         ResultSelector={"s.$": "$.Status"},
         ResultPath="$.at",
+        # An input of nearly 256 KiB comes along with the status.
+        Catch=[catch("Ended", "States.DataLimitExceeded", "$.unread"), catch("Ended", path="$.unread")],
     )
     job = request(
         names,

@@ -121,8 +121,8 @@ class Order(Document):
     ``plan`` is the object in ``bucket`` that commits the round; the machine reads the sizes of its arrays from there.
     ``name`` begins the names of its requests (``{name}-a0``, ``{name}-reduce``). ``parameters`` are those of every
     array but ``first_task``; ``overrides``, ``tags`` and ``timeout`` are spelled as Step Functions hands them to Batch
-    (PascalCase). ``work_seconds`` is how long the arrays may take in all. ``summary`` is that of the views where
-    everything is done: ``cells``, ``best``, ``files`` and so on.
+    (PascalCase). ``work_seconds`` is how long the arrays may take in all, ``step_seconds`` a step before or
+    behind them. ``summary`` is that of the views where everything is done: ``cells``, ``best``, ``files`` and so on.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -138,6 +138,7 @@ class Order(Document):
     tags: dict[str, str] = Field(default_factory=dict)
     timeout: dict[str, int] = Field(default_factory=dict)
     work_seconds: int = 0
+    step_seconds: int = 86400
     deadline: float = 0.0
     num_tasks: int = 0
     num_cells: int = 0

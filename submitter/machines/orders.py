@@ -29,10 +29,14 @@ LONGEST_SECONDS = 30 * DAY_SECONDS
 
 @dataclass(frozen=True)
 class Allowance:
-    """How long an execution may go on: until ``deadline`` (seconds since 1970), its arrays for ``work_seconds``."""
+    """How long an execution may go on: until ``deadline`` (seconds since 1970), its arrays for ``work_seconds``.
+
+    A step before or behind them may take ``step_seconds``.
+    """
 
     deadline: float = NO_DEADLINE
     work_seconds: int = LONGEST_SECONDS
+    step_seconds: int = DAY_SECONDS
 
 
 UNLIMITED = Allowance()
@@ -96,6 +100,7 @@ def _round_order(target: Target, plan: RoundPlan, execution: str, allowance: All
         tags=call["tags"],
         timeout={"AttemptDurationSeconds": _timeout(plan, allowance)},
         work_seconds=allowance.work_seconds,
+        step_seconds=allowance.step_seconds,
         deadline=allowance.deadline,
         num_tasks=plan.num_tasks,
         num_cells=plan.num_cells,

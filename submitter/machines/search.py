@@ -36,7 +36,7 @@ PLANS: Final = 30
 """How often one execution plans; more is a circle."""
 
 PLAN_SECONDS: Final = 4 * 3600
-STEP_SECONDS: Final = 24 * 3600
+STEP_SECONDS: Final = "$.order.step_seconds"
 """How long the planner, and the steps that read all data or rows, may take, with waiting for a host."""
 
 MACHINE_SECONDS: Final = 60 * 24 * 3600

@@ -62,13 +62,13 @@ def request(names: Names, integration: str, parameters: State, *, then: str, fai
     }
 
 
-def step(names: Names, parameters: State, *, then: str, catches: list[State], seconds: int) -> State:
-    """Return a job of AWS Batch that is waited for; it may be started twice."""
+def step(names: Names, parameters: State, *, then: str, catches: list[State], seconds: int | str) -> State:
+    """Return a job of AWS Batch that is waited for, for so long (a path, or a number); it may be started twice."""
     return {
         "Type": "Task",
         "Resource": resource(names, "batch:submitJob.sync"),
         "Parameters": {"JobQueue": names.queue_arn, **parameters},
-        "TimeoutSeconds": seconds,
+        ("TimeoutSeconds" if isinstance(seconds, int) else "TimeoutSecondsPath"): seconds,
         "Retry": [backoff((*THROTTLED, UNCLEAR), interval=5, attempts=8, longest=300)],
         "Catch": catches,
         "ResultPath": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobspec.errors import ExitCode
 from submitter.machines.closing import FAILED, FINISHED, REFUSED, end, failure
 from submitter.machines.following import REASONS
 from submitter.machines.names import Names
@@ -47,7 +48,7 @@ def _late(names: Names) -> dict[str, State]:
         {"JobQueue": names.queue_arn, "Filters": [{"Name": "JOB_NAME", "Values.$": "States.Array($.late.name)"}]},
         then="LateCause",
         failed="Explain",
-        ResultSelector={"why.$": REASONS},
+        ResultSelector={"why.$": REASONS, "ids.$": "$.JobSummaryList[*].JobId"},
         ResultPath="$.late",
     )
     text = "States.Format('A step did not end in time. AWS Batch says: {}. `submit doctor --on aws` looks for what is "
@@ -56,7 +57,16 @@ def _late(names: Names) -> dict[str, State]:
         "PrepareLate": copy("$.order.prepare", "$.late", "FindLate"),
         "ReduceLate": compose({"name.$": "States.Format('{}-reduce',$.order.name)"}, "$.late", "FindLate"),
         "FindLate": find,
-        "LateCause": compose({"Error": TIMEOUT, "Cause.$": "$.late.why"}, "$.error", "Explain"),
+        "LateCause": compose({"Error": TIMEOUT, "Cause.$": "$.late.why"}, "$.error", "LateJob"),
+        # Nothing says that Step Functions ends what it no longer waits for.
+        "LateJob": choice(when("$.late.ids[0]", "IsPresent", True, "EndLate"), default="Explain"),
+        "EndLate": request(
+            names,
+            "aws-sdk:batch:terminateJob",
+            {"JobId.$": "$.late.ids[0]", "Reason": "The execution was over its time"},
+            then="Explain",
+            failed="Explain",
+        ),
         "TellLate": compose(failure("Stuck", f"{text}wrong.',$.error.Cause)"), "$.end", "Tell"),
     }
 
@@ -127,7 +137,16 @@ def _refusing() -> dict[str, State]:
         'spec, {"spec": {...}} with the spec itself, or {"run": "RUN_ID"}.'
     )
     return {
-        "Refused": choice(when("$.upload", "IsNull", True, "RefusedRun"), default="RefusedUpload"),
+        "Refused": choice(
+            # What had begun is no upload that was refused: it was cancelled, or has used up what it may take.
+            when("$.order.error.exit", "NumericEquals", ExitCode.INTERRUPTED.value, "Stopped"),
+            when("$.n.sent", "NumericGreaterThan", 0, "Begun"),
+            when("$.upload", "IsNull", True, "RefusedRun"),
+            default="RefusedUpload",
+        ),
+        "Begun": choice(when("$.order.error.exit", "NumericEquals", ExitCode.LIMIT.value, "UsedUp"), default="Stopped"),
+        "UsedUp": compose(failure("OverLimit", "$.order.error.message"), "$.end", "Tell"),
+        "Stopped": compose(failure("Refused", "$.order.error.message"), "$.end", "Tell"),
         "RefusedRun": compose(refused, "$.end", "Tell"),
         "RefusedUpload": compose(refused | {"type": REFUSED}, "$.end", "Tell"),
         "Unread": compose(end(FAILED, "refused", unread, "foldfleet.Refused"), "$.end", "Tell"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobspec.errors import LimitError
 from jobspec.grammar.data_models import Resources
 from jobspec.runs.rounds import RoundPlan
-from submitter.backends.aws.request import MIN_TIMEOUT_SECONDS
+from submitter.backends.aws.request import DAY_SECONDS, MIN_TIMEOUT_SECONDS
 from submitter.backends.aws.shape import Shape, default_resources
 from submitter.machines.messages import Ask, Site
 from submitter.machines.orders import NO_DEADLINE, UNLIMITED, Allowance
@@ -40,6 +40,11 @@ def started_at(site: Site, ask: Ask) -> float:
 def deadline_of(site: Site, ask: Ask, now: float) -> float:
     """Return when an execution is over at the latest: so many hours after it has planned first."""
     return ask.deadline or now + site.ceilings.max_hours * HOUR_SECONDS
+
+
+def step_seconds(deadline: float, now: float) -> int:
+    """Return how long a step before or behind the arrays may take: what is left, but enough for one to end well."""
+    return DAY_SECONDS if deadline == NO_DEADLINE else int(min(DAY_SECONDS, max(HOUR_SECONDS, deadline - now)))
 
 
 def limit_resources(site: Site, ask: Ask, given: Resources) -> Resources:
@@ -103,7 +108,7 @@ def allowance_for(site: Site, ask: Ask, plan: RoundPlan, shape: Shape, spent: Se
             f"up. What is finished is kept: start it again, go on from a desk (`submit resume {plan.run_id}`), or "
             f"raise the ceiling: `submit events enable {knob} N`."
         )
-    return Allowance(deadline, seconds)
+    return Allowance(deadline, seconds, step_seconds(deadline, now))
 
 
 def at_once(site: Site, plan: RoundPlan, shape: Shape) -> int:

@@ -233,6 +233,7 @@ class Planner:
             overrides=pascal(call["containerOverrides"]),
             tags=call["tags"],
             deadline=self._deadline,
+            step_seconds=ceilings.step_seconds(self._deadline, self.now()),
             prepare=Prepare(definition=call["jobDefinition"], name=name, spec=url, token=token),
             message=f"{label} is being prepared.",
         )
@@ -262,7 +263,9 @@ class Planner:
         if owned.kind != "ours":
             cells = cells_of_progress(poll_to_end(ProgressReader(self.store, newest, scorer)))
             if cells.over and not cells.lost:
-                return reduce_order(fleet, newest, self.ask.execution, Allowance(self._deadline))
+                seconds = ceilings.step_seconds(self._deadline, self.now())
+                allowance = Allowance(self._deadline, step_seconds=seconds)
+                return reduce_order(fleet, newest, self.ask.execution, allowance)
         is_cancelled = self._refuse_cancelled(newest, owned)
         if owned.kind == "ours" or (owned.kind == "free" and not is_cancelled):
             return self._send(newest, fleet)

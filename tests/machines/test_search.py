@@ -255,6 +255,27 @@ def test_a_refusal_makes_one_event_one_outcome_and_one_count(upload: Any) -> Non
     assert key.startswith("store/outcomes/2026-03-04/05:06:07.089Z-refused-")
 
 
+@pytest.mark.parametrize("upload", [None, UPLOAD])
+@pytest.mark.parametrize(("code", "error"), [(7, "OverLimit"), (5, "Refused"), (130, "Refused")])
+def test_what_had_begun_failed_and_was_not_refused(upload: Any, code: int, error: str) -> None:
+    stop = order("refuse", error={"exit": code, "message": "The hours are used up."})
+    world = World([order("send"), stop], [summary(complete=False)], jobs={f"{NAME}-a0": [FAILED]})
+    world.listed = {f"{NAME}-a0": [{"JobId": "p-1", "StatusReason": "Array child"}], "p-1": [HOST]}
+    execution = run(world, {"upload": upload} if upload else SPEC)
+    assert (execution.error, execution.cause) == (f"foldfleet.{error}", "The hours are used up.")
+    assert told(world)[-1] == ("foldfleet Run Failed", "failed")
+    assert "putMetricData" not in world.count()
+
+
+@pytest.mark.parametrize("upload", [None, UPLOAD])
+def test_a_follower_of_what_was_cancelled_is_not_refused(upload: Any) -> None:
+    world = World([order("refuse", error={"exit": 130, "message": "It was cancelled."})])
+    execution = run(world, {"upload": upload} if upload else SPEC)
+    assert execution.error == "foldfleet.Refused"
+    assert told(world) == [("foldfleet Run Failed", "failed")]
+    assert "putMetricData" not in world.count()
+
+
 @pytest.mark.parametrize("given", [{}, {"spec": None}, {"spec": ""}, {"spec": 3}, {"run": 3}, {"spec": True}, [], "x"])
 def test_an_input_with_nothing_to_search(given: Any) -> None:
     world = World()
@@ -455,7 +476,10 @@ def test_a_reduce_that_fails_says_why() -> None:
 @pytest.mark.parametrize(("failure", "error"), [(FAILED, "Broken"), (LATE, "Stuck")])
 def test_a_reduce_that_leaves_no_answer(failure: Failure, error: str) -> None:
     world = World([order("send")], jobs={f"{NAME}-reduce": [failure]})
+    world.listed = {f"{NAME}-reduce": [{"JobId": "p-9"}]}
     assert run(world).error == f"foldfleet.{error}"
+    ended = [{"JobId": "p-9", "Reason": "The execution was over its time"}]
+    assert world.of("terminateJob") == (ended if failure is LATE else [])
 
 
 @pytest.mark.parametrize(

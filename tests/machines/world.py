@@ -53,6 +53,7 @@ def order(next_: str, **changes: Any) -> dict[str, Any]:
         "tags": {"foldfleet:stack": "ff", "foldfleet:run": RUN},
         "timeout": {"AttemptDurationSeconds": 3600},
         "work_seconds": 7200,
+        "step_seconds": 5000,
         "deadline": 1234.5,
         "num_tasks": 3,
         "num_cells": 12,

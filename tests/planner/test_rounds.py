@@ -60,6 +60,7 @@ def test_a_new_run_is_prepared_then_sent(stack: Stack) -> None:
         "tags": {"foldfleet:stack": "foldfleet", "foldfleet:run": plan.run_id},
         "timeout": {"AttemptDurationSeconds": 24 * 3600},
         "work_seconds": 24 * 3600,
+        "step_seconds": 24 * 3600,
         "deadline": NOW + 24 * HOUR,
         "num_tasks": 6,
         "num_cells": 12,

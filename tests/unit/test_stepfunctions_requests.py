@@ -70,6 +70,7 @@ def test_a_round_is_one_execution() -> None:
                 "tags": {"foldfleet:stack": "foldfleet", "foldfleet:run": "letters-0123456789abcdef"},
                 "timeout": {"AttemptDurationSeconds": 86400},
                 "work_seconds": 2592000,
+                "step_seconds": 86400,
                 "deadline": -1.0,
                 "num_tasks": 3,
                 "num_cells": 6,
