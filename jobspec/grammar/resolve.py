@@ -42,7 +42,7 @@ class Resolver:
             f"{shorten(text)} is no estimator that this spec may use.{nearest} Allowed are scikit-learn's "
             "estimators by their public path, such as sklearn.svm.SVC, and classes of modules that your own "
             "configuration allows (`allowed` under [modules] in foldfleet's config.toml, or "
-            "FOLDFLEET_ALLOWED_MODULES).",
+            "FOLDFLEET_ALLOWED_MODULES; of a spec that no desk has started, the image's alone count).",
         )
 
     def function(self, given: Any, path: Place) -> str:

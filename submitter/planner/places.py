@@ -42,6 +42,11 @@ class Places:
         Raises:
             AccessError: it lies elsewhere.
         """
+        if ".." in url.split("/"):
+            raise AccessError(
+                f"{what} is {shown(url)}. S3 knows no folder above another one, so `..` is a name like any other "
+                "there, and none that is read: copy the object to a key without it."
+            )
         if not self.allows(url):
             there = ", ".join(f"s3://{pattern}" for pattern in self.patterns) or "none"
             raise AccessError(

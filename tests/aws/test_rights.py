@@ -169,13 +169,11 @@ def tell(cloud: Cloud, desk: Teller, image: str, outputs: Mapping[str, str]) -> 
 
 
 def cancel_execution(cloud: Cloud, desk: Teller, spec: Path) -> None:
-    """Go on with a run by an execution, and end it while its array waits for a host."""
+    """Go on with a run by an execution, and end it as soon as its array is sent: what is left takes hosts two waves."""
     before = len(cloud.jobs())
-    cloud.hold()
     run = desk("run", spec, "--on", "stepfunctions", "--detach")["run_id"]
     wait(lambda: len(cloud.jobs()) > before)
     desk("cancel", run)
-    cloud.release()
 
 
 def listen(cloud: Cloud, desk: Teller, outputs: Mapping[str, str]) -> None:

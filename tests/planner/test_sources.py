@@ -189,7 +189,7 @@ def data(path: str) -> bytes:
         ("http://169.254.169.254/latest/meta-data/", 2, "can name no file"),
         ("S3://BUCKET/incoming/x.csv", 2, "can name no file"),
         ("s3://elsewhere/x.csv", 4, "--data s3://"),
-        ("s3://BUCKET/INCOMINGx/../secret.csv", 4, "--data s3://"),
+        ("s3://BUCKET/INCOMINGx/../secret.csv", 4, "a key without it"),
         ("s3://BUCKET/BASE/foldfleet/runs/r-1/views/cv_results.csv", 4, "--data s3://"),
         ("s3://BUCKET/BASE/foldfleet/images/e-1.json", 4, "--data s3://"),
         ("s3://BUCKET/BASE/foldfleet/templates/x.yaml", 4, "--data s3://"),
