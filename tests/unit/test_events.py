@@ -200,7 +200,7 @@ def test_a_scheduled_search_reads_what_the_stack_lists(stack: Stack) -> None:
         "s3://fleet/foldfleet/runs/x",
         "s3://fleet/foldfleet/templates/x.yaml",
     ):
-        with pytest.raises(AccessError, match="submit infra up --data|a key without it"):
+        with pytest.raises(AccessError, match=r"submit infra up --data|a key without it"):
             check_places(stack, spec_of(SPEC.replace("s3://fleet/incoming/letters.csv", elsewhere)))
 
 
