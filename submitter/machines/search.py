@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobspec.protocol import WORKERS
 from jobspec.stores.layout import Layout
 from submitter.machines.closing import FINISHED, STARTED, end, keeping, telling
 from submitter.machines.following import WIDTH, following
@@ -46,6 +47,14 @@ NO_ERROR: Final = {"Error": "foldfleet", "Cause": "A step left no answer."}
 
 HASH: Final = "States.Hash($$.Execution.Id,'SHA-256')"
 """What names objects and jobs of one execution; its own name may hold what a key or a job's name may not."""
+
+
+_NEEDED: Final = (
+    *("run_id", "round", "bucket", "plan", "name", "tags", "timeout.AttemptDurationSeconds"),
+    *("parameters.vcpus", "parameters.memory_mib", "work_seconds", "step_seconds", "deadline"),
+    *("num_tasks", "num_cells"),
+)
+"""What an order must hold beside what is to be sent: a path to nothing would end the execution without a word."""
 
 
 def search_definition(names: Names) -> dict[str, Any]:
@@ -130,7 +139,7 @@ def _entry(names: Names) -> dict[str, State]:
     return {
         "Start": _start(names),
         "Which": choice(
-            when("$.in.round.next", "IsPresent", True, "GivenOrder"),
+            when("$.in.round.next", "IsPresent", True, "Trusted"),
             when("$.in.upload.key", "IsPresent", True, "GivenUpload"),
             both(when("$.in.run", "IsPresent", True), when("$.in.run", "IsString", True), "GivenRun"),
             # Of a path to nothing, a choice may ask no more than this; anything else ends an execution without a word.
@@ -139,7 +148,7 @@ def _entry(names: Names) -> dict[str, State]:
             either(is_nothing, "Unread"),
             default="Inline",
         ),
-        "GivenOrder": copy("$.in.round", "$.order", "Next"),
+        **_given_order(names),
         "GivenUpload": copy("$.in.upload", "$.upload", "Asked"),
         "Asked": copy("$.upload", "$.ask.upload", "Count"),
         "GivenRun": copy("$.in.run", "$.ask.run", "Count"),
@@ -147,6 +156,29 @@ def _entry(names: Names) -> dict[str, State]:
         "Inline": request(names, "aws-sdk:s3:putObject", body, then="Inlined", failed="Explain", error="$.error"),
         "Inlined": put({}, "$.in", "Url"),
         "Url": copy("$.url", "$.ask.spec", "Count"),
+    }
+
+
+def _given_order(names: Names) -> dict[str, State]:
+    """Return the states that take a desk's order: to send a round, and not what is run, with what, in which role."""
+    wanted = {
+        "next": "send",
+        "definitions.work": f"*:job-definition/{names.stack}-work-*",
+        "definitions.reduce": f"*:job-definition/{names.stack}-reduce-*",
+    }
+    present = [when(f"$.in.round.{path}", "IsPresent", True) for path in (*wanted, *_NEEDED)]
+    ours = [when(f"$.in.round.{path}", "StringMatches", pattern) for path, pattern in wanted.items()]
+    overrides = {
+        "ResourceRequirements": [
+            {"Type": "VCPU", "Value.$": "$.order.parameters.vcpus"},
+            {"Type": "MEMORY", "Value.$": "$.order.parameters.memory_mib"},
+        ],
+        "Environment": [{"Name": WORKERS, "Value.$": "$.order.parameters.vcpus"}],
+    }
+    return {
+        "Trusted": choice({"And": [*present, *ours], "Next": "GivenOrder"}, default="Untrusted"),
+        "GivenOrder": copy("$.in.round", "$.order", "Overrides"),
+        "Overrides": compose(overrides, "$.order.overrides", "Next"),
     }
 
 
@@ -179,8 +211,12 @@ def _planning(names: Names) -> dict[str, State]:
             "Circle",
         ),
         "Circle": choice(when("$.n.step", "NumericGreaterThan", PLANS, "Broken"), default="Plan"),
-        "Plan": step(names, asking, then="ReadOrder", catches=_catches("PlanLate", "Explain"), seconds=PLAN_SECONDS),
-        "ReadOrder": read_json(names, {"Bucket": names.bucket}, key, then="Answered", failed="Explain"),
+        "Plan": step(
+            names, asking, then="ReadOrder", catches=_catches("PlanLate", "Explain"), seconds=PLAN_SECONDS, again=True
+        ),
+        "ReadOrder": read_json(
+            names, {"Bucket": names.bucket}, key, then="Answered", failed="Explain", error="$.error"
+        ),
         "Answered": choice(
             when("$.got.doc.answer.next", "IsPresent", True, "Take"),
             when("$.got.doc.error.message", "IsPresent", True, "Failing"),
@@ -222,7 +258,12 @@ def _preparing(names: Names) -> dict[str, State]:
     )
     return {
         "Prepare": step(
-            names, preparing, then="Prepared", catches=_catches("PrepareLate", "Unprepared"), seconds=STEP_SECONDS
+            names,
+            preparing,
+            then="Prepared",
+            catches=_catches("PrepareLate", "Unprepared"),
+            seconds=STEP_SECONDS,
+            again=False,  # it mostly fails because it refuses
         ),
         # One that ran and failed has left its reason, which the planner tells.
         "Unprepared": choice(refused_to_start, default="Explain"),
@@ -270,7 +311,12 @@ def _reducing(names: Names) -> dict[str, State]:
     parts = ("cells", "best", "files")
     return {
         "Reduce": step(
-            names, reducing, then="ReadSummary", catches=_catches("ReduceLate", "ReadSummary"), seconds=STEP_SECONDS
+            names,
+            reducing,
+            then="ReadSummary",
+            catches=_catches("ReduceLate", "ReadSummary"),
+            seconds=STEP_SECONDS,
+            again=True,
         ),
         "ReadSummary": read,
         "Summary": choice(

@@ -62,14 +62,20 @@ def request(names: Names, integration: str, parameters: State, *, then: str, fai
     }
 
 
-def step(names: Names, parameters: State, *, then: str, catches: list[State], seconds: int | str) -> State:
-    """Return a job of AWS Batch that is waited for, for so long (a path, or a number); it may be started twice."""
+def step(names: Names, parameters: State, *, then: str, catches: list[State], seconds: int | str, again: bool) -> State:
+    """Return a job of AWS Batch that is waited for, for so long (a path, or a number); it may be started twice.
+
+    ``again``: once more if it fails, as one does that was killed: AWS Batch tries that again for a lost host alone.
+    """
     return {
         "Type": "Task",
         "Resource": resource(names, "batch:submitJob.sync"),
         "Parameters": {"JobQueue": names.queue_arn, **parameters},
         ("TimeoutSeconds" if isinstance(seconds, int) else "TimeoutSecondsPath"): seconds,
-        "Retry": [backoff((*THROTTLED, UNCLEAR), interval=5, attempts=8, longest=300)],
+        "Retry": [
+            backoff((*THROTTLED, UNCLEAR), interval=5, attempts=8, longest=300),
+            *([backoff((JOB_FAILED,), interval=10, attempts=1, longest=60)] if again else []),
+        ],
         "Catch": catches,
         "ResultPath": None,
         "Next": then,
@@ -87,7 +93,7 @@ def backoff(errors: tuple[str, ...], *, interval: int, attempts: int, longest: i
     }
 
 
-def read_json(names: Names, bucket: State, key: State, *, then: str, failed: str) -> State:
+def read_json(names: Names, bucket: State, key: State, *, then: str, failed: str, error: str = "$.unread") -> State:
     """Return the reading of an object that holds JSON; it lies under ``$.got.doc`` then."""
     parameters = {**bucket, **key}
     return request(
@@ -99,7 +105,7 @@ def read_json(names: Names, bucket: State, key: State, *, then: str, failed: str
         ResultSelector={"doc.$": "States.StringToJson($.Body)"},
         ResultPath="$.got",
         # States.ALL holds neither this one, nor what nothing can catch.
-        Catch=[catch(failed, "States.DataLimitExceeded", "$.unread"), catch(failed, path="$.unread")],
+        Catch=[catch(failed, "States.DataLimitExceeded", error), catch(failed, path=error)],
     )
 
 

@@ -8,7 +8,7 @@ from jobspec.errors import ExitCode
 from submitter.machines.closing import FAILED, FINISHED, REFUSED, end, failure
 from submitter.machines.following import REASONS
 from submitter.machines.names import Names
-from submitter.machines.states import TIMEOUT, State, both, choice, compose, copy, join, request, when
+from submitter.machines.states import JOB_FAILED, TIMEOUT, State, both, choice, compose, copy, join, request, when
 from submitter.machines.stuck import decoding
 
 ROUNDS: Final = 3
@@ -83,6 +83,11 @@ def _judging() -> dict[str, State]:
         "`submit events enable --max-hours H --max-vcpu-hours V` raises what uploads may take.',"
         "$.order.run_id,$.order.run_id)"
     )
+    killed = (
+        "States.Format('A step of {} ended on AWS Batch without an answer: it was killed, or had too little memory. "
+        "Its log in CloudWatch tells. What is finished stays: `submit resume {}` goes on, or start it again.',"
+        "$.order.run_id,$.order.run_id)"
+    )
     found = decoding("Cause", "Tell")
     return {
         "Judge": choice(
@@ -100,6 +105,7 @@ def _judging() -> dict[str, State]:
         **found,
         "Cause": choice(
             when("$.error.Error", "StringEquals", TIMEOUT, "TellLate"),
+            when("$.error.Error", "StringEquals", JOB_FAILED, "TellKilled"),
             when("$.error.Error", "StringEquals", "foldfleet.OverLimit", "TellOver"),
             when("$.error.Error", "StringEquals", "foldfleet.Incomplete", "TellIncomplete"),
             both(
@@ -109,6 +115,8 @@ def _judging() -> dict[str, State]:
             ),
             default="Broken",
         ),
+        # Its cause is the whole of DescribeJobs.
+        "TellKilled": compose(failure("Broken", killed), "$.end", "Tell"),
         "TellOver": compose(failure("OverLimit", over), "$.end", "Tell"),
         "TellIncomplete": compose(failure("Incomplete", incomplete), "$.end", "Tell"),
     }
@@ -136,6 +144,10 @@ def _refusing() -> dict[str, State]:
         'The input holds nothing to search. Give {"spec": "s3://BUCKET/KEY"}, {"spec": "TEXT"} with the text of a '
         'spec, {"spec": {...}} with the spec itself, or {"run": "RUN_ID"}.'
     )
+    untrusted = (
+        "The order in the input is none that a desk of this version makes for this stack. Type `submit run SPEC --on "
+        "stepfunctions`; where that did it, `submit infra up` brings the stack to the version of the desk."
+    )
     return {
         "Refused": choice(
             # What had begun is no upload that was refused: it was cancelled, or has used up what it may take.
@@ -149,5 +161,6 @@ def _refusing() -> dict[str, State]:
         "Stopped": compose(failure("Refused", "$.order.error.message"), "$.end", "Tell"),
         "RefusedRun": compose(refused, "$.end", "Tell"),
         "RefusedUpload": compose(refused | {"type": REFUSED}, "$.end", "Tell"),
+        "Untrusted": compose(end(FAILED, "refused", untrusted, "foldfleet.Refused"), "$.end", "Tell"),
         "Unread": compose(end(FAILED, "refused", unread, "foldfleet.Refused"), "$.end", "Tell"),
     }

@@ -33,7 +33,7 @@ from submitter.machines.messages import Ask, Error, Order, Prepare, Site
 from submitter.machines.orders import NO_DEADLINE, Allowance, order_name, pascal, reduce_order, send_order
 from submitter.planner import ceilings
 from submitter.planner.ownership import Claimant, Ownership, claim, look, sent_by, stopped_at
-from submitter.planner.sources import SupersededError, keep_text, read_source
+from submitter.planner.sources import SupersededError, keep_text, kept_url, read_source
 from submitter.search import Search, check_data, check_engine, draft_next, keep, make_search, stored_search
 from submitter.standing import cells_of_progress, is_current, lacks_model, poll_to_end, read_view
 
@@ -209,7 +209,7 @@ class Planner:
             return self._prepare(loaded, fleet, token)
         answer = read_answer(self.store, token)
         if answer is not None and answer.error is not None:
-            raise _final(FoldfleetError.from_json(answer.error))
+            raise _final(FoldfleetError.from_json(self._renamed(answer.error, loaded)))
         if answer is None or answer.answer is None:
             raise UnansweredError(
                 f"The prepare step of {loaded.spec.name} ended without an answer: it was killed (too little memory? "
@@ -217,6 +217,11 @@ class Planner:
                 "then start the same again."
             )
         return Inspection.model_validate(answer.answer)
+
+    def _renamed(self, error: dict[str, Any], loaded: LoadedSpec) -> dict[str, Any]:
+        """Call the spec what its author calls it; the prepare step read a copy."""
+        message = str(error.get("message", ""))
+        return error | {"message": message.replace(kept_url(self.store, loaded.text), loaded.locations.name)}
 
     def _prepare_token(self, loaded: LoadedSpec, engine: Engine) -> str:
         facts = "\0".join([self.ask.execution, hashlib.sha256(loaded.text).hexdigest(), engine.engine_id])

@@ -42,9 +42,11 @@ def read_source(site: Site, ask: Ask, store: Store) -> LoadedSpec:
     if ask.upload is not None:
         text, name = _read_upload(site, ask.upload, store)
     elif ask.spec is not None:
-        if ask.spec != _given_url(ask, store):
+        is_given = ask.spec == _given_url(ask, store)
+        if not is_given:
             spec_places(site).check(ask.spec, "The spec")
-        text, name = _unquoted(_read(ask.spec, "spec").content), ask.spec
+        text = _unquoted(_read(ask.spec, "spec").content)
+        name = "the spec in the input" if is_given else ask.spec
     else:
         raise SpecError(
             'The execution was given no spec. Start one with {"spec": "s3://BUCKET/KEY"}, {"spec": "<the text of a '
@@ -57,9 +59,17 @@ def read_source(site: Site, ask: Ask, store: Store) -> LoadedSpec:
 
 def keep_text(store: Store, text: bytes) -> str:
     """Keep a spec's text where the prepare step finds it, whatever becomes of its source; return its URL."""
-    key = Layout.upload(hashlib.sha256(text).hexdigest(), "spec.yaml")
-    store.create(key, text)
-    return f"{store.url}/{key}"
+    store.create(_kept(text), text)
+    return kept_url(store, text)
+
+
+def kept_url(store: Store, text: bytes) -> str:
+    """Return where a spec's text is kept."""
+    return f"{store.url}/{_kept(text)}"
+
+
+def _kept(text: bytes) -> str:
+    return Layout.upload(hashlib.sha256(text).hexdigest(), "spec.yaml")
 
 
 def _read_upload(site: Site, upload: Upload, store: Store) -> tuple[bytes, str]:

@@ -191,12 +191,16 @@ def listen(cloud: Cloud, desk: Teller, outputs: Mapping[str, str]) -> None:
     house.upload(f"{DATA}daily/2026-01-02.csv", write_table(1))
     house.upload(f"{SPECS}small.yaml", small)
     cloud.fire_schedule("clock", "2026-01-02T03:00:00Z", outputs["ScheduleGroupName"])
-    given = json.dumps({"spec": small.replace("vcpus: 2", "vcpus: 64")})
+    # A program with the rights of a desk asks for too much, and for what is not there.
     program = cloud.client("stepfunctions", desk.environment)
-    program.start_execution(stateMachineArn=outputs["SearchMachineArn"], name="large", input=given)
+    too_large, absent = small.replace("vcpus: 2", "vcpus: 64"), f"s3://{house.bucket}/{SPECS}absent.yaml"
+    for name, spec in (("large", too_large), ("absent", absent)):
+        given = json.dumps({"spec": spec})
+        program.start_execution(stateMachineArn=outputs["SearchMachineArn"], name=name, input=given)
     # No rule makes an input like this one: somebody tries the machine.
     cloud.client("stepfunctions").start_execution(stateMachineArn=outputs["IntakeMachineArn"], input="{}")
-    ended = house.ended(4)
+    expect(run_submit(desk.home, desk.environment, "stepfunctions", "template"))
+    ended = house.ended(5)
     states = sorted(house.answer(one)["state"] for one in ended if one.get("error") != "foldfleet.Refused")
     assert states == ["finished"] * 3, [house.explain(one) for one in ended]
     wait(lambda: all(one["status"] != "RUNNING" for one in house.executions("Intake")))

@@ -368,6 +368,34 @@ def test_stopping_ends_the_job_that_is_waited_for_if_the_role_may(bare: Cloud, m
     assert told["status"] == ("FAILED" if may else "RUNNABLE")
 
 
+@pytest.mark.parametrize("given", [{"error": "own.Stopped", "cause": "no more"}, {}])
+def test_stopping_a_map_aborts_it_for_the_reason_given_and_ends_its_jobs(bare: Cloud, given: dict[str, str]) -> None:
+    bare.hold()
+    names = [f"item-{part}-{len(given)}" for part in "ab"]
+    caught = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
+    more = {"Caught": {"Type": "Succeed"}}
+    named = {name: value for name, value in SUBMIT.items() if name != "JobName"} | {"JobName.$": "$"}
+    each = {"StartAt": "Do", "States": {"Do": submit() | {"Parameters": named} | caught} | more}
+    retry = {"Retry": [{"ErrorEquals": ["States.ALL"], "MaxAttempts": 2}]}
+    every = {"Type": "Map", "ItemsPath": "$.names", "ItemProcessor": each, "End": True} | retry | caught
+    machine = make_machine(bare, {"Every": every} | more, [*BATCH, *MANAGED])
+    execution, states = start(bare, machine, {"names": names}), bare.client("stepfunctions")
+    jobs = [job_of(bare, name)["jobId"] for name in names]
+    states.stop_execution(executionArn=execution, **given)
+    ended = end_of(bare, execution)
+    assert ended["status"] == "ABORTED"
+    assert {name: ended[name] for name in ("error", "cause") if name in ended} == given
+    found = bare.client("batch").describe_jobs(jobs=jobs)["jobs"]
+    assert [(job["status"], job["statusReason"]) for job in found] == [("FAILED", "The execution was stopped")] * 2
+    history = states.get_execution_history(executionArn=execution)["events"]
+    [told] = [event for event in history if event["type"] == "ExecutionAborted"]
+    assert told.get("executionAbortedEventDetails", {}) == given
+    assert len([event for event in history if event["type"] == "MapStateStarted"]) == 1
+    assert "Caught" not in [event.get("stateEnteredEventDetails", {}).get("name") for event in history]
+    states.stop_execution(executionArn=execution, error="own.Late", cause="too late")
+    assert states.describe_execution(executionArn=execution).get("error") == given.get("error")
+
+
 def test_a_timeout_fails_the_state_and_leaves_the_job(bare: Cloud) -> None:
     bare.hold()
     state = submit(JobName="slow") | {"TimeoutSecondsPath": "$.most"}

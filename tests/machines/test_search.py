@@ -185,6 +185,53 @@ def test_the_round_of_a_desk_is_sent_without_a_plan() -> None:
     assert execution.error is None
     assert world.asks() == []
     assert world.names("submitJob") == [f"{NAME}-a0", f"{NAME}-reduce"]
+    assert {json.dumps(sent["ContainerOverrides"]) for sent in world.of("submitJob.sync")} == {
+        json.dumps(
+            {
+                "ResourceRequirements": [{"Type": "VCPU", "Value": "1"}, {"Type": "MEMORY", "Value": "1884"}],
+                "Environment": [{"Name": "FOLDFLEET_WORKERS", "Value": "1"}],
+            }
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        order("prepare", prepare={"definition": "ff-plan", "name": "x", "spec": "s3://b/k", "token": "t"}),
+        order("reduce"),
+        order("send", definitions={"work": "ff-plan", "reduce": REDUCE}),
+        order("send", definitions={"work": WORK, "reduce": WORK}),
+        order("send", definitions={"work": WORK.replace("/ff-", "/other-"), "reduce": REDUCE}),
+        order("send", parameters={"store": "s3://bucket-1/store"}),
+        {"next": "send"},
+        {name: value for name, value in order("send").items() if name != "step_seconds"},
+    ],
+    ids=["prepare", "reduce", "planner", "role", "stack", "shape", "bare", "older"],
+)
+def test_an_order_that_no_desk_makes_is_refused(forged: dict[str, Any]) -> None:
+    world = World()
+    execution = run(world, {"round": forged})
+    assert execution.error == "foldfleet.Refused"
+    assert "submit infra up" in str(execution.cause)
+    assert world.count() == {"putEvents": 1, "putObject": 1, "putMetricData": 1}
+
+
+def test_an_order_widens_neither_command_nor_environment() -> None:
+    world = World([], [summary()])
+    overrides = {"Command": ["timeit", "x"], "Environment": [{"Name": "PYTHONPATH", "Value": "/tmp"}]}
+    assert run(world, {"round": order("send", overrides=overrides)}).error is None
+    for sent in world.of("submitJob.sync"):
+        assert set(sent["ContainerOverrides"]) == {"Environment", "ResourceRequirements"}
+        assert [one["Name"] for one in sent["ContainerOverrides"]["Environment"]] == ["FOLDFLEET_WORKERS"]
+
+
+def test_a_planner_or_reduce_that_was_killed_is_started_again() -> None:
+    token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
+    killed: dict[str, list[Failure | None]] = {f"plan-{token}-p0": [FAILED], f"{NAME}-reduce": [FAILED]}
+    world = World([order("send")], [summary()], jobs=killed)
+    assert run(world).error is None
+    assert world.names("submitJob").count(f"{NAME}-reduce") == 2
 
 
 def test_the_round_of_a_desk_that_fails_is_planned_again() -> None:
@@ -431,7 +478,7 @@ def test_an_array_that_fails_while_batch_does_not_answer_either() -> None:
 
 def test_there_is_no_image() -> None:
     token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
-    world = World(jobs={f"plan-{token}-p0": [Failure("Batch.ClientException", "JobDefinition ff-plan not found")]})
+    world = World(jobs={f"plan-{token}-p0": [Failure("Batch.ClientException", "JobDefinition ff-plan not found")] * 2})
     execution = run(world)
     assert execution.error == "foldfleet.NoImage"
     assert "submit image push" in str(execution.cause)
@@ -475,7 +522,7 @@ def test_a_reduce_that_fails_says_why() -> None:
 
 @pytest.mark.parametrize(("failure", "error"), [(FAILED, "Broken"), (LATE, "Stuck")])
 def test_a_reduce_that_leaves_no_answer(failure: Failure, error: str) -> None:
-    world = World([order("send")], jobs={f"{NAME}-reduce": [failure]})
+    world = World([order("send")], jobs={f"{NAME}-reduce": [failure] * 2})
     world.listed = {f"{NAME}-reduce": [{"JobId": "p-9"}]}
     assert run(world).error == f"foldfleet.{error}"
     ended = [{"JobId": "p-9", "Reason": "The execution was over its time"}]

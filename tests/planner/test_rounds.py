@@ -97,11 +97,13 @@ def test_a_refusal_of_prepare_is_the_refusal_of_the_run(stack: Stack) -> None:
     execution = stack.execution()
     prepare = execution.ask().prepare
     assert prepare is not None
-    write_answer(stack.store.folder, prepare.token, Answer(3, None, {"exit": 3, "message": "Row 7 is odd."}))
+    assert prepare.spec != stack.keep_spec()
+    message = f"{prepare.spec}:7:3: Row 7 is odd."
+    write_answer(stack.store.folder, prepare.token, Answer(3, None, {"exit": 3, "message": message}))
     order = execution.ask(prepared=prepare.token)
     assert order.next == "refuse"
     assert order.error is not None
-    assert (order.error.exit, order.error.message) == (3, "Row 7 is odd.")
+    assert (order.error.exit, order.error.message) == (3, f"{stack.keep_spec()}:7:3: Row 7 is odd.")
 
 
 def test_a_prepare_step_without_an_answer_is_an_end(stack: Stack) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,21 +58,36 @@ class Started:
     """What executions have started and wait for, by the ARN of the execution; what is stopped takes its own along."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._ends: dict[str, dict[str, Callable[[], Any]]] = {}
+        self._stopped: set[str] = set()
 
     def add(self, execution: str, name: str, end: Callable[[], Any]) -> None:
-        self._ends.setdefault(execution, {})[name] = end
+        """Remember what an execution waits for; what it submitted while it was being stopped ends at once."""
+        with self._lock:
+            late = execution in self._stopped
+            if not late:
+                self._ends.setdefault(execution, {})[name] = end
+        if late:
+            self._end(execution, name, end)
 
     def done(self, execution: str, name: str) -> None:
-        self._ends.get(execution, {}).pop(name, None)
+        with self._lock:
+            self._ends.get(execution, {}).pop(name, None)
 
     def end_all(self, execution: str) -> None:
         """End whatever an execution waits for, as far as its role may."""
-        for name, end in self._ends.pop(execution, {}).items():
-            try:
-                end()
-            except (ClientError, BotoCoreError) as error:
-                _LOG.warning("%s goes on without %s: %s", name, execution, error)
+        with self._lock:
+            self._stopped.add(execution)
+            ends = self._ends.pop(execution, {})
+        for name, end in ends.items():
+            self._end(execution, name, end)
+
+    def _end(self, execution: str, name: str, end: Callable[[], Any]) -> None:
+        try:
+            end()
+        except (ClientError, BotoCoreError) as error:
+            _LOG.warning("%s goes on without %s: %s", name, execution, error)
 
 
 STARTED = Started()

@@ -1,4 +1,4 @@
-"""How moto's interpreter keeps time and reads paths: waits as long as a test wants, definite paths as one value."""
+"""How moto's interpreter keeps time, reads paths and stops: waits as a test wants, one value for a definite path."""
 
 from __future__ import annotations
 
@@ -56,3 +56,47 @@ def patch_paths() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("moto.stepfunctions") and getattr(module, "extract_json", None) is usual:
             replace(module, extract_json=extract)
+
+
+def keep_stops() -> None:
+    """Let what is stopped end as ABORTED, for the reason given, whatever its states still run into."""
+    from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration import iteration_worker
+    from moto.stepfunctions.parser.asl.eval.environment import Environment
+    from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
+    from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
+
+    fail, time_out = Environment.set_error, Environment.set_timed_out
+    reflect: Any = BaseExecutionWorkerCommunication._reflect_execution_status
+
+    def set_error(env: Any, error: Any) -> None:
+        with env._state_mutex:
+            if not isinstance(env._program_state, ProgramStopped):
+                fail(env, error)
+
+    def set_timed_out(env: Any) -> None:
+        with env._state_mutex:
+            if not isinstance(env._program_state, ProgramStopped):
+                time_out(env)
+
+    def reflect_reason(worker: Any) -> None:
+        ended = worker.execution.exec_worker.env.program_state()
+        if isinstance(ended, ProgramStopped):
+            worker.execution.error, worker.execution.cause = ended.error, ended.cause
+        reflect(worker)
+
+    replace(Environment, set_error=set_error, set_timed_out=set_timed_out)
+    replace(BaseExecutionWorkerCommunication, _reflect_execution_status=reflect_reason)
+    replace(iteration_worker, FailureEvent=_make_failure)
+
+
+def _make_failure(env: Any, error_name: Any, event_type: Any, event_details: Any = None) -> Any:
+    """Return the failure of a Map's iteration; moto gives a stopped one its error, a text, in the place of details."""
+    from moto.stepfunctions.parser.api import HistoryEventType
+    from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent
+
+    if event_type == HistoryEventType.MapIterationAborted:
+        stopped = env.program_state()
+        told = {"error": stopped.error, "cause": stopped.cause}
+        details = {name: text for name, text in told.items() if text is not None}
+        event_details = {"executionFailedEventDetails": details}
+    return FailureEvent(env=env, error_name=error_name, event_type=event_type, event_details=event_details)

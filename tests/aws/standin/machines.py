@@ -12,6 +12,7 @@ from typing import Any
 
 from moto.core.config import default_user_config
 from moto.core.exceptions import AWSError
+from moto.core.responses import ActionResult
 
 from tests.aws.standin import iam, integrations, interpreting
 from tests.aws.standin.guard import Guard
@@ -70,6 +71,7 @@ def install(guard: Guard, own_url: str, s3_url: str) -> None:
     integrations.install()
     interpreting.scale_waits()
     interpreting.patch_paths()
+    interpreting.keep_stops()
     details = Execution.get_start_execution_details
 
     def detail(execution: Any) -> Any:
@@ -83,7 +85,9 @@ def install(guard: Guard, own_url: str, s3_url: str) -> None:
 
 def _patch_executions(backend_class: Any) -> None:
     """Let names be checked and work once, one start at a time; let a stop take along what was started."""
-    start, stop = backend_class.start_execution, backend_class.stop_execution
+    from moto.stepfunctions.responses import StepFunctionResponse
+
+    start = backend_class.start_execution
 
     def start_named(backend: Any, state_machine_arn: str, name: str | None = None, *given: Any, **named: Any) -> Any:
         text = (given[0] if given else named.get("execution_input")) or ""
@@ -94,18 +98,24 @@ def _patch_executions(backend_class: Any) -> None:
         with _STARTING:  # two that come at once under one name are one
             return start(backend, state_machine_arn, name or str(uuid.uuid4()), *given, **named)
 
-    def stop_whole(backend: Any, execution_arn: str) -> Any:
+    def stop_whole(backend: Any, execution_arn: str, error: str | None = None, cause: str | None = None) -> Any:
         execution = backend.describe_execution(execution_arn)
         deadline = time.monotonic() + _PATIENCE_S
         while execution.exec_worker.env is None and time.monotonic() < deadline:  # it has only just started
             time.sleep(0.01)
-        stopped = stop(backend, execution_arn)
+        execution.stop(stop_date=dt.datetime.now(dt.UTC), error=error, cause=cause)
         while execution.status == "RUNNING" and time.monotonic() < deadline:
             time.sleep(0.01)
         integrations.STARTED.end_all(execution_arn)
-        return stopped
+        return execution
+
+    def answer_stop(response: Any) -> ActionResult:
+        given = {name: response._get_param(name) for name in ("error", "cause")}
+        stopped = response.stepfunction_backend.stop_execution(response._get_param("executionArn"), **given)
+        return ActionResult({"stopDate": stopped.stop_date})
 
     replace(backend_class, start_execution=start_named, stop_execution=stop_whole)
+    replace(StepFunctionResponse, stop_execution=answer_stop)
 
 
 def _patch_creation(backend_class: Any, guard: Guard) -> None:
