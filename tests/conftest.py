@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,11 @@ from jobspec.engine import numeric_environment
 
 # Before numpy is imported anywhere: equality is tested with one thread, as workers run.
 os.environ.update(numeric_environment("native"))
+
+# Commands under test inherit what is ignored here, as SIGHUP is below `nohup` and SIGINT in a script's background.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL if _number == signal.SIGHUP else signal.default_int_handler)
 
 pytest_plugins = ["tests.docker.fixtures", "tests.servers.fixtures", "tests.aws.fixtures"]
 
