@@ -67,12 +67,12 @@ def deadly(
 
 
 def test_an_execution_takes_a_spec_as_text_or_object_and_others_nest_it(house: House, tmp_path: Path) -> None:
-    text = write_spec("inline")
+    text = write_spec("inline", "[0.5, 5]")  # no other test of the stack has these cells, which would be reused
     document = {
         "name": "inline",
         "data": {"builtin": "iris"},
         "cv": {"kind": "StratifiedKFold", "n_splits": 2, "shuffle": True, "random_state": 0},
-        "candidates": [{"estimator": "sklearn.svm.SVC", "grid": {"C": [0.1, 1]}}],
+        "candidates": [{"estimator": "sklearn.svm.SVC", "grid": {"C": [0.5, 5]}}],
         "scoring": "accuracy",
         "resources": {"vcpus": 2, "memory_gib": 1},
     }
@@ -156,7 +156,8 @@ def test_what_a_killed_task_leaves_is_done_by_another_round(house: House, docker
 def test_hosts_reclaimed_on_the_way_change_nothing(
     house: House, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = SLOW.format(name="reclaimed")
+    # Long enough that the second host is taken before the last cell is done, on a fast machine, too.
+    text = SLOW.format(name="reclaimed").replace("[400, 500, 600]", str(list(range(810, 890, 10))))
     house.start({"spec": text}, "reclaimed")
     taken: list[str] = []
 
