@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -45,15 +45,14 @@ def _put_machines_in(template: dict[str, Any]) -> None:
     """Replace the name of each definition by the definition, whose holes CloudFormation fills."""
     from submitter.machines.conclude import conclude_definition
     from submitter.machines.intake import intake_definition
-    from submitter.machines.names import Names
+    from submitter.machines.names import HOLES
     from submitter.machines.search import search_definition
 
-    names = Names(**{field.name: f"${{{_camel(field.name)}}}" for field in fields(Names)})
     definitions = {"search": search_definition, "intake": intake_definition, "conclude": conclude_definition}
     for resource in template["Resources"].values():
         if resource["Type"] == _MACHINE:
             properties = resource["Properties"]
-            text = _dump(definitions[properties["DefinitionString"]](names))
+            text = _dump(definitions[properties["DefinitionString"]](HOLES))
             known = properties["DefinitionSubstitutions"]
             properties["DefinitionString"] = text
             properties["DefinitionSubstitutions"] = {
@@ -107,10 +106,6 @@ def defaults(template: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: str(parameter["Default"]) for name, parameter in template["Parameters"].items() if "Default" in parameter
     }
-
-
-def _camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _dump(document: Any) -> str:

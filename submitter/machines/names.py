@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,9 @@ class Names:
     search_machine: str = ""
 
 
-HOLES = Names(
-    partition="${AWS::Partition}",
-    region="${AWS::Region}",
-    account="${AWS::AccountId}",
-    stack="${AWS::StackName}",
-    bucket="${BucketName}",
-    store_prefix="${StorePrefix}",
-    queue_arn="${Queue}",
-    max_vcpus="${MaxVcpus}",
-    instance_types="${InstanceTypesText}",
-    data_places="${DataPlacesText}",
-    spec_prefix="${SpecPrefix}",
-    data_prefix="${DataPrefix}",
-    topic_arn="${NotifyTopicArn}",
-    max_cells="${UploadMaxCells}",
-    max_task_vcpus="${UploadMaxTaskVcpus}",
-    max_task_memory_gib="${UploadMaxTaskMemoryGib}",
-    max_hours="${UploadMaxHours}",
-    max_vcpu_hours="${UploadMaxVcpuHours}",
-    search_machine="${SearchMachine}",
-)
-"""What ``Fn::Sub`` fills in; the two texts are variables of the ``Fn::Sub`` itself (joined lists)."""
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+HOLES = Names(**{field.name: f"${{{_camel(field.name)}}}" for field in fields(Names)})
+"""What CloudFormation fills in (``DefinitionSubstitutions``): a hole for each field, by its name."""
