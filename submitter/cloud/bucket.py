@@ -128,17 +128,17 @@ def protects_results(clients: Clients, bucket: str) -> bool:
     return any(statement.get("Sid") == _OWN_SID for statement in policy.get("Statement", ()))
 
 
+_EVENTBRIDGE = "EventBridgeConfiguration"
+
+
 def tells_events(clients: Clients, bucket: str) -> bool:
     """Say whether a bucket tells EventBridge of new objects."""
-    with explained(f"Reading the notifications of the bucket {bucket!r}"):
-        return "EventBridgeConfiguration" in clients.s3.get_bucket_notification_configuration(Bucket=bucket)
+    return _EVENTBRIDGE in _notices(clients, bucket)
 
 
 def other_notices(clients: Clients, bucket: str) -> bool:
     """Say whether a bucket tells others than EventBridge of its objects: queues, topics, functions."""
-    with explained(f"Reading the notifications of the bucket {bucket!r}"):
-        there = clients.s3.get_bucket_notification_configuration(Bucket=bucket)
-    return any(name.endswith("Configurations") for name in there)
+    return bool(_notices(clients, bucket).keys() - {_EVENTBRIDGE})
 
 
 def turn_on_notices(clients: Clients, bucket: str) -> bool:
@@ -150,12 +150,10 @@ def turn_on_notices(clients: Clients, bucket: str) -> bool:
     Raises:
         AccessError: the right to is missing.
     """
-    with explained(f"Reading the notifications of the bucket {bucket!r}"):
-        there: Any = clients.s3.get_bucket_notification_configuration(Bucket=bucket)
-    if "EventBridgeConfiguration" in there:
+    there = _notices(clients, bucket)
+    if _EVENTBRIDGE in there:
         return False
-    whole: Any = {name: value for name, value in there.items() if name != "ResponseMetadata"}
-    whole["EventBridgeConfiguration"] = {}
+    whole: Any = {**there, _EVENTBRIDGE: {}}
     with explained(f"Having the bucket {bucket!r} tell EventBridge of new objects"):
         # The request replaces everything. What was there was checked when it was made, and is not ours to check.
         clients.s3.put_bucket_notification_configuration(
@@ -165,6 +163,13 @@ def turn_on_notices(clients: Clients, bucket: str) -> bool:
             ExpectedBucketOwner=clients.account,
         )
     return True
+
+
+def _notices(clients: Clients, bucket: str) -> dict[str, Any]:
+    """Return what a bucket tells to whom."""
+    with explained(f"Reading the notifications of the bucket {bucket!r}"):
+        there = clients.s3.get_bucket_notification_configuration(Bucket=bucket)
+    return {name: value for name, value in there.items() if name != "ResponseMetadata"}
 
 
 def is_ours(clients: Clients, bucket: str) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from jobspec.errors import UsageError
 from submitter.cloud import template
-from submitter.cloud.bucket import Home, tells_events, turn_on_notices
+from submitter.cloud.bucket import Home, other_notices, tells_events, turn_on_notices
 from submitter.cloud.clients import Clients
 from submitter.cloud.network import Network
 from submitter.cloud.wishes import Wishes, make_parameters
@@ -148,6 +148,12 @@ def test_a_bucket_goes_on_telling_others_what_it_tells_them() -> None:
     assert tells_events(clients_of(s3), "mine")
     assert not turn_on_notices(clients_of(s3), "mine")
     assert len(s3.asked) == 1
+
+
+def test_notices_of_others_are_told_from_eventbridge() -> None:
+    assert other_notices(clients_of(FakeS3(TopicConfigurations=[{"TopicArn": "t"}])), "mine")
+    assert not other_notices(clients_of(FakeS3(EventBridgeConfiguration={})), "mine")
+    assert not other_notices(clients_of(FakeS3()), "mine")
 
 
 # --- what is sent ---------------------------------------------------------------------------------------------------
