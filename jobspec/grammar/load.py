@@ -55,14 +55,23 @@ def load_object(url: str) -> LoadedSpec:
         NotFoundError: there is no such bucket.
     """
     loaded = parse(_read_object(url), url)
+    check_no_file(loaded, "a spec that is read from S3")
+    return loaded
+
+
+def check_no_file(loaded: LoadedSpec, what: str) -> None:
+    """Refuse data that are a file where nobody knows on which machine; ``what`` is refused, as in "a spec from S3".
+
+    Raises:
+        SpecError: they are.
+    """
     path = loaded.spec.data.path
     if path is not None and not is_object_url(path):
         raise SpecError(
-            f"{loaded.locations.of(('data', 'path'))}: `path` is {shorten(path)}, but a spec that is read from S3 can "
-            "name no file, only objects. Upload the data (`aws s3 cp FILE s3://BUCKET/FOLDER/`) and write `path: "
+            f"{loaded.locations.of(('data', 'path'))}: `path` is {shorten(path)}, but {what} can name no file, only "
+            "objects. Upload the data (`aws s3 cp FILE s3://BUCKET/FOLDER/`) and write `path: "
             "s3://BUCKET/FOLDER/FILE`, or run the spec on the machine that has the file: `submit run SPEC`."
         )
-    return loaded
 
 
 def parse(text: bytes, name: str, *, path: Path | None = None, allowed: Iterable[str] = ()) -> LoadedSpec:

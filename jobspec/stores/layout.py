@@ -121,11 +121,6 @@ class Layout:
         return f"outcomes/{day}/{name}.json"
 
     @staticmethod
-    def outcomes() -> str:
-        """Return the prefix under which every outcome lies, one level for each day."""
-        return "outcomes/"
-
-    @staticmethod
     def book(book_id: str, number: int) -> str:
         """Return the key of entry ``number`` of a book."""
         return f"books/{book_id}/{number:06d}.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobspec.errors import ExitCode, NotFoundError
-from jobspec.grammar.load import load
+from jobspec.grammar.load import check_no_file, load
 from jobspec.stores.base import open_store
 from submitter.cli.display import count
 from submitter.cli.events_printing import arrivals_table, print_events, schedules_table, templates_table
@@ -28,7 +28,6 @@ from submitter.events.schedules import (
     Schedule,
     check_name,
     check_places,
-    check_spec,
     list_schedules,
     remove_schedule,
     save_schedule,
@@ -196,7 +195,7 @@ def save_planned(planned: Planned, stack: str | None, *, as_json: bool) -> int:
     timezone = check_timezone(planned.timezone)
     expression = check_expression(planned.expression, timezone, datetime.now(UTC))
     loaded = load(planned.spec)
-    check_spec(loaded)
+    check_no_file(loaded, "a scheduled search")
     name = check_name(planned.name or loaded.spec.name)
     clients = make_clients()
     deployed = find_stack(clients, name_of(stack))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,9 @@ from itertools import islice
 from typing import Any
 
 from jobspec.errors import DataError
-from jobspec.runs.answers import read_answer
 from jobspec.stores.base import Store
 from jobspec.stores.s3errors import code_of
-from submitter.backends.stepfunctions.request import answers_of
+from submitter.backends.stepfunctions.request import orders_of
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.stack import Stack
@@ -36,7 +36,7 @@ _STATES = {
     "ABORTED": "cancelled",
     "PENDING_REDRIVE": "failed",
 }
-_ERRORS = {
+ERRORS = {
     "foldfleet.Refused": "refused",
     "foldfleet.OverLimit": "over limit",
     "foldfleet.Incomplete": "incomplete",
@@ -45,7 +45,7 @@ _ERRORS = {
 }
 """What the machines' own errors are called here; any other is `failed`."""
 
-_STOPPED = {"ignored", "failed", "timed out", "cancelled", *_ERRORS.values()}
+_STOPPED = {"ignored", "failed", "timed out", "cancelled", *ERRORS.values()}
 """States of an intake that started no search."""
 
 
@@ -96,15 +96,10 @@ def list_recent(clients: Clients, stack: Stack, store: Store, limit: int) -> lis
 
 def _planned(store: Store, arrival: Arrival) -> str | None:
     """Return the run that an execution without an output has planned, None where it has none yet."""
-    token, found = answers_of(arrival.execution), None
-    for step in range(PLANS_READ):
-        try:
-            answer = read_answer(store, f"{token}-p{step}")
-        except DataError:  # an older version's
-            break
-        if answer is None:
-            break
-        found = (answer.answer or {}).get("run_id") or found
+    found = None
+    with contextlib.suppress(DataError):  # an older version's
+        for order in islice(orders_of(store, arrival.execution), PLANS_READ):
+            found = order.get("run_id") or found
     return found
 
 
@@ -161,7 +156,7 @@ def read_intake(told: Mapping[str, Any]) -> Arrival | None:
 
 def _state(told: Mapping[str, Any]) -> str:
     state = _STATES.get(told["status"], "failed")
-    return _ERRORS.get(told.get("error") or "", state) if state == "failed" else state
+    return ERRORS.get(told.get("error") or "", state) if state == "failed" else state
 
 
 def _arrival(told: Mapping[str, Any], source: Mapping[str, Any], state: str, answered: Mapping[str, Any]) -> Arrival:

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from jobspec.errors import NotFoundError, SpecError, TryLaterError, UsageError
+from jobspec.errors import NotFoundError, TryLaterError, UsageError
 from jobspec.grammar.load import LoadedSpec
-from jobspec.grammar.problems import shorten
 from jobspec.names import closest
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
-from jobspec.stores.objects import is_object_url
 from jobspec.stores.s3errors import code_of
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
@@ -72,21 +70,6 @@ def check_name(name: str) -> str:
             "Name one with --name."
         )
     return name
-
-
-def check_spec(loaded: LoadedSpec) -> None:
-    """Refuse a spec that cannot run without the machine on which it lies.
-
-    Raises:
-        SpecError: its data are a file.
-    """
-    path = loaded.spec.data.path
-    if path is not None and not is_object_url(path):
-        raise SpecError(
-            f"{loaded.locations.of(('data', 'path'))}: `path` is {shorten(path)}, but a scheduled search runs without "
-            "this machine and can name no file. Upload the data ('aws s3 cp FILE s3://BUCKET/FOLDER/') and write "
-            "`path: s3://BUCKET/FOLDER/FILE`."
-        )
 
 
 def check_places(stack: Stack, loaded: LoadedSpec) -> None:

@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 
 from jobspec.errors import DataError, FoldfleetError, NotFoundError, SpecError
-from jobspec.grammar.load import LoadedSpec, parse
+from jobspec.grammar.load import LoadedSpec, check_no_file, parse
 from jobspec.grammar.splice import replace_data_path
 from jobspec.grammar.yamlfile import MAX_BYTES
 from jobspec.names import is_plain_name
 from jobspec.stores.base import Store
 from jobspec.stores.layout import Layout
-from jobspec.stores.objects import is_object_url, open_object
+from jobspec.stores.objects import open_object
+from submitter.backends.stepfunctions.request import answers_of
 from submitter.machines.messages import Ask, Site, Upload
 from submitter.planner.places import data_places, shown, spec_places
 
@@ -141,7 +142,7 @@ def _read(url: str, what: str) -> _Text:
 
 def _given_url(ask: Ask, store: Store) -> str:
     """Return where the machine has put a spec that came within the input of this very execution."""
-    return f"{store.url}/{Layout.given_spec(hashlib.sha256(ask.execution.encode()).hexdigest())}"
+    return f"{store.url}/{Layout.given_spec(answers_of(ask.execution))}"
 
 
 def _unquoted(content: bytes) -> bytes:
@@ -166,11 +167,5 @@ def _check_data(site: Site, loaded: LoadedSpec) -> None:
     path = loaded.spec.data.path
     if path is None:  # one of scikit-learn's own sets, which the image holds
         return
-    where = loaded.locations.of(("data", "path"))
-    if not is_object_url(path):
-        raise SpecError(
-            f"{where}: `path` is {shown(path)}, but a spec that is started without a desk can name no file, only "
-            "objects. Upload the data (`aws s3 cp FILE s3://BUCKET/FOLDER/`) and write `path: "
-            "s3://BUCKET/FOLDER/FILE`, or run the spec on the machine that has the file: `submit run SPEC`."
-        )
-    data_places(site).check(path, f"{where}: `path`")
+    check_no_file(loaded, "a spec that is started without a desk")
+    data_places(site).check(path, f"{loaded.locations.of(('data', 'path'))}: `path`")

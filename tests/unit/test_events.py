@@ -18,7 +18,7 @@ import pytest
 from moto import mock_aws
 
 from jobspec.errors import AccessError, NotFoundError, SpecError, TryLaterError, UsageError
-from jobspec.grammar.load import LoadedSpec, parse
+from jobspec.grammar.load import LoadedSpec, check_no_file, parse
 from jobspec.runs.answers import Answer, write_answer
 from jobspec.stores.base import Store, open_store
 from submitter.__main__ import main
@@ -31,7 +31,6 @@ from submitter.events.arrivals import list_recent
 from submitter.events.schedules import (
     Schedule,
     check_places,
-    check_spec,
     list_schedules,
     make_request,
     remove_schedule,
@@ -185,10 +184,11 @@ def test_two_terminals_at_once_are_told(stack: Stack) -> None:
 
 
 def test_a_scheduled_search_needs_no_file_of_this_machine() -> None:
-    check_spec(spec_of())
-    check_spec(spec_of(SPEC.replace('{path: "s3://fleet/incoming/letters.csv", target: y}', "{builtin: digits}")))
+    check_no_file(spec_of(), "a scheduled search")
+    builtin = SPEC.replace('{path: "s3://fleet/incoming/letters.csv", target: y}', "{builtin: digits}")
+    check_no_file(spec_of(builtin), "a scheduled search")
     with pytest.raises(SpecError, match=r"spec.yaml:2:.*aws s3 cp FILE"):
-        check_spec(spec_of(SPEC.replace("s3://fleet/incoming/", "data/")))
+        check_no_file(spec_of(SPEC.replace("s3://fleet/incoming/", "data/")), "a scheduled search")
 
 
 def test_a_scheduled_search_reads_what_the_stack_lists(stack: Stack) -> None:
@@ -542,6 +542,19 @@ def test_a_bucket_that_the_stack_did_not_make_keeps_what_it_tells(
     assert s3.told == {"TopicConfigurations": [{"Id": "theirs"}], "EventBridgeConfiguration": {}}
     assert "tell EventBridge" not in call("enable", "--yes")[2]
     assert "Remains: the bucket fleet tells EventBridge" in call("disable", "--yes")[1]
+
+
+@pytest.mark.parametrize(("told", "warned"), [({"TopicConfigurations": [{"Id": "theirs"}]}, True), ({}, False)])
+def test_enable_warns_of_what_cloudformation_replaces(
+    call: Call, change: Change, clients: Clients, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], warned: bool
+) -> None:
+    parameters = [{"ParameterKey": "BucketName", "ParameterValue": "fleet"}]
+    parameters.append({"ParameterKey": "MakeBucket", "ParameterValue": "yes"})
+    monkeypatch.setattr(events_commands, "describe_stack", lambda *_: {"Parameters": parameters})
+    s3 = Notices(told)
+    clients.__dict__["s3"] = s3
+    assert ("Warning: the bucket fleet has notifications" in call("enable", "--yes")[2]) is warned
+    assert s3.told == told
 
 
 def test_an_image_is_one_that_can_plan(stack: Stack) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from jobspec.errors import FoldfleetError
-from jobspec.runs.answers import read_answer
 from jobspec.runs.rounds import RoundPlan, load_round
 from submitter import claims
 from submitter.backends.aws import presence as batch
@@ -18,7 +17,7 @@ from submitter.backends.aws.states import seen_of
 from submitter.backends.aws.world import open_world, shared_clients
 from submitter.backends.base import STEPFUNCTIONS, Presence, RequestSeen, RequestState, Sighting, Trouble
 from submitter.backends.stepfunctions import sending, states
-from submitter.backends.stepfunctions.request import answers_of, execution_arn, execution_name, name_of
+from submitter.backends.stepfunctions.request import execution_arn, execution_name, name_of, orders_of
 from submitter.backends.stepfunctions.verdicts import REFUSED, verdict_of
 from submitter.cloud.clients import Clients
 from submitter.machines.orders import order_name
@@ -153,10 +152,8 @@ def _refusal(presence: Presence, sent: _Sent) -> FoldfleetError | None:
     """Return what the planner of an execution refused with at last: it knows the exit code, its machine the words."""
     if sent.detail is None or sent.detail.get("error") != REFUSED:
         return None
-    number, found = 0, None
-    while (answer := read_answer(presence.store, f"{answers_of(sent.execution)}-p{number}")) is not None:
-        number, found = number + 1, answer
-    error = (found.answer or {}).get("error") if found is not None else None
+    orders = list(orders_of(presence.store, sent.execution))
+    error = orders[-1].get("error") if orders else None
     return None if error is None else FoldfleetError.from_json(error)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from jobspec.errors import LimitError
+from jobspec.runs.answers import read_answer
 from jobspec.runs.rounds import RoundPlan
+from jobspec.stores.base import Store
 from submitter.backends.aws.request import Target, request_name
 from submitter.machines.orders import send_order
 
@@ -43,6 +47,18 @@ def answers_of(execution: str) -> str:
     ``-p0``, ``-p1`` and so on are those of its planner, ``-r0`` of the reduce step before it plans again.
     """
     return hashlib.sha256(execution.encode()).hexdigest()
+
+
+def orders_of(store: Store, execution: str) -> Iterator[dict[str, Any]]:
+    """Yield what the planner of an execution has ordered, step by step; see `submitter.machines.messages.Order`.
+
+    Raises:
+        DataError: an answer was damaged, or is an older version's.
+    """
+    for step in count():
+        if (answer := read_answer(store, f"{answers_of(execution)}-p{step}")) is None:
+            return
+        yield answer.answer or {}
 
 
 def start_call(target: Target, machine_arn: str, plan: RoundPlan) -> Call:
