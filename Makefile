@@ -20,7 +20,7 @@ demo-full: runtime ## the same search on all 20,000 rows
 test: lint ## make the environment, then lint, check types and run every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough and not soak" $(ARGS)
 
-test-thorough: dev ## the tests that `make test` leaves out: a crash at every single write, every place and story (about 40 minutes)
+test-thorough: dev ## the tests that `make test` leaves out: a crash at every single write, every place and story
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "thorough and not soak" $(ARGS)
 
 lint: dev ## ruff and mypy

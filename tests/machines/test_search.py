@@ -28,6 +28,7 @@ UPLOAD: dict[str, Any] = {
     "time": "2026-03-04T05:06:07Z",
     "reason": "PutObject",
 }
+PREPARE = {"definition": "ff-prepare-e1", "name": "digits-p", "spec": "s3://b/k", "token": "t-1"}
 DAY_S = 24 * 3600
 NAME = f"{RUN}-12345678-r0"
 FAILED = Failure("States.TaskFailed", json.dumps({"JobName": "x", "Status": "FAILED", "StatusReason": "Array child"}))
@@ -217,6 +218,36 @@ def test_an_order_that_no_desk_makes_is_refused(forged: dict[str, Any]) -> None:
     assert world.count() == {"putEvents": 1, "putObject": 1, "putMetricData": 1}
 
 
+@pytest.mark.parametrize("lacking", sorted(order("send")))
+def test_no_gap_of_an_order_ends_an_execution_without_a_word(lacking: str) -> None:
+    world = World([], [summary()])
+    given = {name: value for name, value in order("send").items() if name != lacking}
+    execution = run(world, {"round": given})
+    assert execution.error in (None, "foldfleet.Refused"), execution.cause
+    assert told(world)
+
+
+@pytest.mark.parametrize(
+    ("given", "transitions"),
+    [
+        (World([order("send")], [summary()]), 46),
+        (World([order("send")], [summary()], [[0, 10], [10, 10]]), 46 + 5),
+        (World([order("prepare", prepare=PREPARE), order("send")], [summary()]), 46 + 11),
+    ],
+    ids=["one", "two-arrays", "prepare"],
+)
+def test_the_transitions_that_docs_count(given: World, transitions: int) -> None:
+    assert len(run(given).states) == transitions
+
+
+def test_an_owner_too_large_to_be_described_is_over() -> None:
+    owner = {"execution": "arn:aws:states:x:execution:y:z", "job": "", "name": ""}
+    world = World([order("follow", owners=[owner], round=4), order("done", summary=summary(), message="Done.")])
+    world.broken["aws-sdk:sfn:describeExecution"] = [Failure("States.DataLimitExceeded", "too large")] * 7
+    assert run(world).error is None
+    assert [ask["over"] for ask in world.asks()] == [-1, 4]
+
+
 def test_an_order_widens_neither_command_nor_environment() -> None:
     world = World([], [summary()])
     overrides = {"Command": ["timeit", "x"], "Environment": [{"Name": "PYTHONPATH", "Value": "/tmp"}]}
@@ -273,17 +304,15 @@ def test_prepare_then_plan() -> None:
 
 
 def test_a_prepare_that_fails_is_told_by_the_planner() -> None:
-    prepare = {"definition": "ff-prepare-e1", "name": "digits-p", "spec": "s3://b/k", "token": "t-1"}
     refusal = order("refuse", error={"exit": 3, "message": "There is no object s3://b/d.csv."})
-    world = World([order("prepare", prepare=prepare), refusal], jobs={"digits-p": [FAILED]})
+    world = World([order("prepare", prepare=PREPARE), refusal], jobs={"digits-p": [FAILED]})
     execution = run(world)
     assert (execution.error, execution.cause) == ("foldfleet.Refused", "There is no object s3://b/d.csv.")
 
 
 @pytest.mark.parametrize("failure", [Failure("Batch.ClientException", "JobDefinition not found"), LATE])
 def test_a_prepare_that_never_began(failure: Failure) -> None:
-    prepare = {"definition": "ff-prepare-e1", "name": "digits-p", "spec": "s3://b/k", "token": "t-1"}
-    world = World([order("prepare", prepare=prepare)], jobs={"digits-p": [failure]})
+    world = World([order("prepare", prepare=PREPARE)], jobs={"digits-p": [failure]})
     assert run(world).error == ("foldfleet.Stuck" if failure is LATE else "foldfleet.NoImage")
 
 

@@ -23,6 +23,7 @@ from submitter.cloud.record import save_record
 from submitter.machines.messages import Order
 from submitter.machines.orders import LONGEST_SECONDS, NO_DEADLINE
 from submitter.planner import __main__ as entry
+from submitter.planner.ceilings import step_seconds
 from submitter.planner.planner import StackFleet, Station
 from submitter.preparation import Desk
 from submitter.search import draft_next, stored_search
@@ -70,6 +71,14 @@ def test_what_a_spec_leaves_open_stays_below_the_ceilings(
         {"Type": "VCPU", "Value": vcpus},
         {"Type": "MEMORY", "Value": mib},
     ]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "seconds"),
+    [(NO_DEADLINE, 86400), (NOW + 2 * HOUR, 2 * HOUR), (NOW + 60, HOUR), (NOW + 99 * HOUR, 86400)],
+)
+def test_a_step_may_take_what_is_left_but_enough_to_end_well(deadline: float, seconds: int) -> None:
+    assert step_seconds(deadline, NOW) == seconds
 
 
 def test_more_cells_than_the_ceiling_are_refused_with_both_numbers(stack: Stack) -> None:

@@ -15,6 +15,10 @@ from submitter.backends.stepfunctions.request import MAX_EXECUTION_NAME, executi
 from submitter.backends.stepfunctions.sending import describe, start, stop
 from submitter.backends.stepfunctions.states import STATES, state_of
 from submitter.backends.stepfunctions.verdicts import INCOMPLETE, KINDS, verdict_of
+from submitter.events.arrivals import ERRORS
+from submitter.machines.intake import intake_definition
+from submitter.machines.names import HOLES
+from submitter.machines.search import search_definition
 from tests.unit.fakebatch import FakeClients, make_site, refuse
 from tests.unit.fakestates import EXECUTION, MACHINE, FakeStates
 from tests.unit.test_aws_requests import ARN, make_plan
@@ -166,9 +170,13 @@ def test_an_execution_that_failed_has_an_exit_code(error: str, exit_code: int) -
 
 
 def test_every_error_of_the_machine_has_an_exit_code() -> None:
-    assert {*KINDS, INCOMPLETE} == {
-        f"foldfleet.{name}" for name in ("Refused", "Incomplete", "Stuck", "OverLimit", "NoImage", "Broken")
-    }
+    whole = json.dumps([search_definition(HOLES), intake_definition(HOLES)])
+    raised = set(re.findall(r"foldfleet\.[A-Z][A-Za-z]+", whole))
+    assert {*KINDS, INCOMPLETE} == raised
+    assert {
+        *ERRORS,
+        "foldfleet.Broken",
+    } == raised  # what `submit events list` calls by a name, and what it calls failed
 
 
 def test_missing_cells_are_no_error_of_the_desk() -> None:
