@@ -38,6 +38,12 @@ def resting_image(docker_engine: DockerClient, image: str) -> str:
     return build_with(docker_engine, image, MODULE, ESTIMATOR, {"WITNESS_REST": str(REST_S)})
 
 
+@pytest.fixture(scope="session")
+def waiting_image(docker_engine: DockerClient, image: str) -> str:
+    """Return the image whose first refit waits until it is killed."""
+    return build_with(docker_engine, image, MODULE, ESTIMATOR, {"WITNESS_REFIT": "waits"})
+
+
 @pytest.fixture
 def make_hunt(tmp_path: Path, docker_engine: DockerClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeHunt]:
     hunts = []
@@ -96,8 +102,8 @@ def test_containers_killed_at_random_moments_cost_only_what_was_in_flight(
 
 
 @pytest.mark.thorough
-def test_every_step_may_be_killed(make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str) -> None:
-    hunt = make_hunt(witness_image, store_url)
+def test_every_step_may_be_killed(make_hunt: MakeHunt, waiting_image: str, submit: Submit, store_url: str) -> None:
+    hunt = make_hunt(waiting_image, store_url)
     with hunt.started("run", write_spec(hunt.folder), "--on", "docker", "--json") as cli:
         kill_step(hunt, "prepare", cli, lambda: hunt.store.folders("datasets/"))
         draw(random.Random(7), 2 * NUM_SPLITS, 1)[0].fall(hunt, cli)

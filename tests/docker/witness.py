@@ -35,9 +35,11 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 
+NUM_ROWS = 1797
+
 
 class Witness(ClassifierMixin, BaseEstimator):
-    """A forest; where it runs, and how long it rests after a fit, is told by the environment, not by the spec."""
+    """A forest; where it runs, how long it rests and for what it waits is told by the environment, not the spec."""
 
     def __init__(self, level=0):
         self.level = level
@@ -49,10 +51,20 @@ class Witness(ClassifierMixin, BaseEstimator):
         self.classes_ = forest.classes_
         self.n_features_in_ = forest.n_features_in_
         time.sleep(float(os.environ.get("WITNESS_REST", 0)))
+        if os.environ.get("WITNESS_REFIT") == "waits" and len(X) == NUM_ROWS and is_first():
+            time.sleep(600)  # it is about to be killed
         return self
 
     def predict(self, X):
         return self.forest_.predict(X)
+
+
+def is_first():
+    try:
+        os.close(os.open(os.path.join(os.environ["FOLDFLEET_CACHE"], "refit"), os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def note(level, fold):
