@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from jobspec.errors import InterruptedRun
 from jobspec.grammar.load import LoadedSpec, load
 from jobspec.grammar.spec import Spec
 from jobspec.protocol import prepare_arguments
+from jobspec.search.counting import count_cells
 from jobspec.search.inspection import Inspection
 from jobspec.search.memo import PrepareOptions, recall, source_path
+from jobspec.search.planning import check_cells
 from jobspec.settings import Settings
 from jobspec.stores.base import Store
 from submitter.backends.base import Backend, BackendContext, check_backend, make_backend
@@ -49,17 +52,31 @@ def prepare(
     workers: int | None,
     say: Say = say_nothing,
     elsewhere: bool = True,
+    max_cells: int | None = None,
 ) -> Preparation:
     """Check everything that can be checked without running a cell.
 
     The caller closes the backend. Costs no process where the same spec and data were prepared before.
 
+    Args:
+        desk: the user's settings and store.
+        path: the spec.
+        options: what the command line adds to it.
+        on: the backend.
+        workers: processes at once; None leaves it to the backend.
+        say: tells what takes a while.
+        elsewhere: whether anything may be started where only the cloud can read the data.
+        max_cells: a spec that tells of more by itself is refused before any data are read; None counts nothing.
+
     Raises:
+        LimitError: more than ``max_cells`` cells.
         NotSeenHereError: this machine cannot prepare, and ``elsewhere`` does not allow to start anything there.
     """
     check_backend(on)
     loaded = load(path)
     spec = loaded.spec
+    if max_cells is not None:
+        check_cells(count_cells(spec), max_cells)
     backend = open_backend(desk, spec, on=on, workers=workers, label=spec.name)
     try:
         told = options.model_copy(update={"numerics": backend.default_numerics})
@@ -77,10 +94,17 @@ def prepare(
 
 
 def open_backend(
-    desk: Desk, spec: Spec, *, on: str, workers: int | None, label: str, image: str | None = None
+    desk: Desk,
+    spec: Spec,
+    *,
+    on: str,
+    workers: int | None,
+    label: str,
+    image: str | None = None,
+    patience_s: float = math.inf,
 ) -> Backend:
     """Return the backend for a spec; it starts nothing yet."""
-    return make_backend(on, BackendContext(desk.settings, desk.store, spec, workers, label, image))
+    return make_backend(on, BackendContext(desk.settings, desk.store, spec, workers, label, image, patience_s))
 
 
 def _inspect(

@@ -8,6 +8,7 @@ from itertools import pairwise
 from math import ceil
 
 from jobspec.errors import LimitError
+from jobspec.search.counting import CellCount
 
 MAX_CELLS = 1_000_000
 """`submit run` refuses more cells than this without ``--max-cells``."""
@@ -108,17 +109,21 @@ def plan_arrays(num_tasks: int) -> list[ArrayPlan]:
     return [ArrayPlan(start, stop - start) for start, stop in pairwise(bounds)]
 
 
-def check_cells(num_cells: int, max_cells: int) -> None:
+def check_cells(count: CellCount | int, max_cells: int) -> None:
     """Refuse a search that is larger than the user can have meant.
+
+    Args:
+        count: the cells, as a spec alone tells them or, as a number, those of the data.
+        max_cells: how many are run.
 
     Raises:
         LimitError: more cells than ``max_cells``.
     """
-    if num_cells > max_cells:
+    cells = CellCount(count) if isinstance(count, int) else count
+    if cells.num_cells > max_cells:
         raise LimitError(
-            f"The search has {num_cells:,} cells (candidates x folds); at most {max_cells:,} are run without being "
-            f"asked. Make the grid smaller, use `search: {{kind: random, n_iter: 500}}`, or add "
-            f"--max-cells {num_cells}."
+            f"The search has {cells}; at most {max_cells:,} are run without being asked. Make the grid smaller, use "
+            f"`search: {{kind: random, n_iter: 500}}` or fewer folds, or add --max-cells {cells.knob}."
         )
 
 

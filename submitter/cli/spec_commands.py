@@ -116,7 +116,7 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
     interrupt_on_signals()
     desk = open_desk(flags.store, flags.on)
     try:
-        prepared = _prepare(desk, path, flags, elsewhere=not run.dry_run)
+        prepared = _prepare(desk, path, flags, elsewhere=not run.dry_run, max_cells=run.max_cells)
     except NotSeenHereError:
         return _answer_unknown(path, as_json=flags.as_json)
     with closing(prepared.backend):
@@ -142,9 +142,12 @@ def _fresh_warnings(desk: Desk, prepared: Preparation) -> list[str]:
     return ["the run is finished already; its table stays as it is until the fresh round is as complete."]
 
 
-def _prepare(desk: Desk, path: Path, flags: SpecFlags, *, elsewhere: bool = True) -> Preparation:
+def _prepare(
+    desk: Desk, path: Path, flags: SpecFlags, *, elsewhere: bool = True, max_cells: int | None = None
+) -> Preparation:
     options = PrepareOptions(allow_small_classes=flags.allow_small_classes, max_folds=flags.max_folds)
-    return prepare(desk, path, options, on=flags.on, workers=flags.workers, say=say, elsewhere=elsewhere)
+    on, workers = flags.on, flags.workers
+    return prepare(desk, path, options, on=on, workers=workers, say=say, elsewhere=elsewhere, max_cells=max_cells)
 
 
 def _draft(desk: Desk, prepared: Preparation, *, fresh: bool) -> Draft:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from jobspec.errors import ExitCode, FoldfleetError, UsageError
 from jobspec.runs.answers import Answer, check_token, read_answer, write_answer
 from jobspec.stores.base import Store, open_store
-from submitter.machines.messages import Ask, Order, Site
+from submitter.machines.messages import ONE_VERSION, Ask, Order, Site
 from submitter.planner.planner import make_order, refusal
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,7 @@ def _make(options: argparse.Namespace, token: str, store: Store) -> Order:
         return refusal(
             UsageError(
                 "The state machine of the stack and the image that plans for it do not understand each other "
-                f"({'.'.join(map(str, first['loc']))}: {first['msg']}). Type `submit infra up`, then `submit image "
-                "push`, with the same foldfleet."
+                f"({'.'.join(map(str, first['loc']))}: {first['msg']}). To make them one, {ONE_VERSION}."
             )
         )
     return make_order(site, ask, token, store, time.time)

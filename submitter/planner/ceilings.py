@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from jobspec.errors import LimitError
 from jobspec.grammar.data_models import Resources
 from jobspec.runs.rounds import RoundPlan
+from jobspec.search.counting import CellCount
 from submitter.backends.aws.request import DAY_SECONDS, MIN_TIMEOUT_SECONDS
 from submitter.backends.aws.shape import Shape, default_resources
 from submitter.machines.messages import Ask, Site
@@ -72,18 +73,24 @@ def limit_resources(site: Site, ask: Ask, given: Resources) -> Resources:
     return Resources(vcpus=usual[0], memory_gib=min(usual[1], ceilings.max_task_memory_gib))
 
 
-def check_cells(site: Site, ask: Ask, num_cells: int) -> None:
+def check_cells(site: Site, ask: Ask, count: CellCount | int) -> None:
     """Refuse a search that is too large to be started without a desk.
+
+    Args:
+        site: the stack.
+        ask: what the machine asks.
+        count: the cells, as a spec alone tells them or, as a number, those of the data.
 
     Raises:
         LimitError: it has more cells than the ceiling.
     """
-    if is_limited(ask) and num_cells > site.ceilings.max_cells:
+    cells = CellCount(count) if isinstance(count, int) else count
+    if is_limited(ask) and cells.num_cells > site.ceilings.max_cells:
         raise LimitError(
-            f"The search has {num_cells:,} cells (candidates x folds), and what is started without a desk may have "
-            f"{site.ceilings.max_cells:,}. Make the grid smaller, use `search: {{kind: random, n_iter: 500}}`, start "
-            f"it from a desk (`submit run SPEC --on stepfunctions`), or raise the ceiling: `submit events enable "
-            f"--max-cells {num_cells}`."
+            f"The search has {cells}, and what is started without a desk may have {site.ceilings.max_cells:,}. Make "
+            "the grid smaller, use `search: {kind: random, n_iter: 500}` or fewer folds, start it from a desk (`submit "
+            "run SPEC --on stepfunctions`), or raise the ceiling: `submit events enable --max-cells "
+            f"{cells.knob}`."
         )
 
 

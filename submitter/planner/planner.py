@@ -18,7 +18,8 @@ from jobspec.grammar.spec import Spec
 from jobspec.runs.answers import read_answer
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, commit_round, latest_round, load_round
-from jobspec.runs.views import BEST, CSV, PARQUET
+from jobspec.runs.views import BEST, CSV, PARQUET, short
+from jobspec.search.counting import count_cells
 from jobspec.search.inspection import Inspection
 from jobspec.search.memo import PrepareOptions, recall
 from jobspec.settings import load_settings
@@ -147,6 +148,7 @@ class Planner:
             search, fleet = self._stored(self.ask.run)
         else:
             loaded = read_source(self.site, self.ask, self.store)
+            ceilings.check_cells(self.site, self.ask, count_cells(loaded.spec))  # before anything is prepared
             fleet = self._fleet(loaded.spec, None)
             found = self._inspect(loaded, fleet)
             if isinstance(found, Order):
@@ -348,7 +350,7 @@ class Planner:
             name=order_name(plan),
             deadline=self._deadline,
             num_cells=plan.num_cells,
-            summary={name: value for name, value in view.items() if name != "tables"} | {"files": places},
+            summary={"cells": view["cells"], "best": short(view["best"]), "files": places},
             message=f"{plan.run_id} was finished already; nothing was computed.",
         )
 

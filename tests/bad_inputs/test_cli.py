@@ -38,6 +38,14 @@ def test_a_huge_grid_is_counted_but_not_run(submit: Submit, tmp_path: Path) -> N
     assert not runs_in(tmp_path)
 
 
+def test_a_huge_grid_is_refused_before_the_data_are_looked_for(submit: Submit, tmp_path: Path) -> None:  # item 7
+    (tmp_path / "huge.yaml").write_text("name: huge\ndata: {path: gone.csv, target: y}\n" + HUGE.format(30_001))
+    message = refused(submit("run", "huge.yaml"), 7)
+    assert "4,500,000,000 cells" in message
+    assert not (tmp_path / "foldfleet").exists()
+    refused(submit("run", "huge.yaml", "--max-cells", str(10**10)), 3)
+
+
 def test_exactly_one_cell_works(submit: Submit, tmp_path: Path) -> None:  # item 9
     (tmp_path / "one.yaml").write_text(
         "name: one\ndata: {builtin: iris}\ncv: {kind: ShuffleSplit, n_splits: 1, random_state: 0}\n" + SVC

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobspec.errors import NotFoundError
+from jobspec.errors import LimitError, NotFoundError
 from jobspec.runs.answers import Answer, read_answer, write_answer
 from jobspec.runs.rounds import commit_round
 from jobspec.search.memo import PrepareOptions
+from jobspec.search.planning import MAX_CELLS
 from jobspec.settings import load_settings
 from submitter import preparation
 from submitter.backends.aws.backend import AwsBackend
@@ -89,6 +90,60 @@ def test_more_cells_than_the_ceiling_are_refused_with_both_numbers(stack: Stack)
     for word in ("12 cells", "may have 11", "--max-cells 12", "submit run SPEC --on stepfunctions"):
         assert word in order.message
     assert list(stack.store.folder.keys("runs/")) == []
+
+
+HUGE = "C: {range: [1, 31624]}, max_iter: {range: [1, 31624]}"
+
+
+@pytest.mark.parametrize(
+    ("cv", "words"),
+    [
+        ("3", ["3,000,042,387 cells", "may have 100.", "--max-cells 3000042387", "submit run SPEC --on stepfunctions"]),
+        ("{kind: LeaveOneOut}", ["at least 1,000,014,129 cells", "may have 100.", "--max-cells N"]),
+    ],
+)
+@pytest.mark.parametrize("data", ["builtin: iris", "path: s3://other/tables/gone.csv, target: y"])
+def test_a_billion_cells_are_refused_before_anything_is_prepared(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, data: str, cv: str, words: list[str]
+) -> None:
+    monkeypatch.setattr("submitter.planner.planner.recall", None)  # not even asked what was seen before
+    text = SPEC.replace("C: [1, 2, 3, 4]", HUGE).replace("builtin: iris", data).replace("cv: 3", f"cv: {cv}")
+    spec = stack.keep_spec(text)
+    order = stack.execution(spec=spec).ask()
+    assert (order.next, order.prepare) == ("refuse", None)
+    assert order.error is not None
+    assert order.error.exit == 7
+    assert [word for word in words if word not in order.message] == []
+    assert stack.store.num_writes == 0
+
+
+def test_what_the_data_alone_tell_is_counted_behind_the_prepare_step(stack: Stack) -> None:
+    stack.site = make_site(ceilings={"max_cells": 300})
+    _, order = stack.prepared(spec=stack.keep_spec(SPEC.replace("cv: 3", "cv: {kind: LeaveOneOut}")))
+    assert order.error is not None
+    assert "has 600 cells" in order.message
+
+
+def test_a_person_may_send_a_billion(stack: Stack) -> None:
+    """The ceilings are not for them, and a desk has counted before."""
+    text = SPEC.replace("C: [1, 2, 3, 4]", HUGE)
+    order = Execution(stack, "x1", NO_DEADLINE, 7, {"spec": stack.keep_spec(text)}).ask()
+    assert order.next == "prepare"
+
+
+@pytest.mark.parametrize("on", ["local", "docker", "aws", "stepfunctions"])
+def test_a_desk_counts_before_it_reads_data_or_opens_a_backend(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on: str
+) -> None:
+    path = tmp_path / "huge.yaml"
+    data = "path: gone.csv, target: y"
+    path.write_text(SPEC.replace("REFIT", "false").replace("C: [1, 2, 3, 4]", HUGE).replace("builtin: iris", data))
+    opened: list[object] = []
+    monkeypatch.setattr(preparation, "make_backend", lambda *given: opened.append(given))
+    desk = Desk(load_settings(), stack.store)
+    with pytest.raises(LimitError, match=r"3,000,042,387 cells .* at most 1,000,000 .*--max-cells 3000042387"):
+        preparation.prepare(desk, path, PrepareOptions(), on=on, workers=None, max_cells=MAX_CELLS)
+    assert opened == []
 
 
 def test_vcpu_hours_bound_how_long_arrays_may_take(stack: Stack) -> None:
