@@ -39,7 +39,7 @@ def telling(names: Names, detail: State, *, notify: bool, then: str) -> dict[str
 
     Args:
         names: the stack's.
-        detail: what the event tells beside ``$.end``.
+        detail: what the event tells beside ``$.end``; of another execution than this one also which, and since when.
         notify: publish to ``$.topic``, which is empty where there is none.
         then: where both lead.
     """
@@ -65,12 +65,13 @@ def telling(names: Names, detail: State, *, notify: bool, then: str) -> dict[str
     return states
 
 
-def keeping(names: Names, *, then: str) -> dict[str, State]:
-    """Return the states that keep ``$.told`` as an outcome and count it if it is a refusal.
+def keeping(names: Names, *, then: str, count: bool = True) -> dict[str, State]:
+    """Return the states that keep ``$.told`` as an outcome and, with ``count``, count it if it is a refusal.
 
-    Step Functions writes what it puts into S3 as JSON, a text in quotation marks: so it is an object at once.
+    Its key is made of the execution that it tells of: told twice, it is one object. Step Functions writes what it puts
+    into S3 as JSON, a text in quotation marks: so it is an object at once.
     """
-    day, time = (f"States.ArrayGetItem(States.StringSplit($$.Execution.StartTime,'T'),{part})" for part in (0, 1))
+    day, time = (f"States.ArrayGetItem(States.StringSplit($.told.started,'T'),{part})" for part in (0, 1))
     parts = f"{day},{time},$.end.state,$.token"
     outcome = {
         "Bucket": names.bucket,
@@ -78,13 +79,14 @@ def keeping(names: Names, *, then: str) -> dict[str, State]:
         "ContentType": "application/json",
         "Body.$": "$.told",
     }
-    dimensions = [{"Name": "Stack", "Value": names.stack}]
-    count: dict[str, Any] = {
-        "Namespace": SOURCE,
-        "MetricData": [{"MetricName": METRIC, "Value": 1, "Unit": "Count", "Dimensions": dimensions}],
-    }
-    return {
-        "Keep": request(names, "aws-sdk:s3:putObject", outcome, then="Kind", failed="Kind"),
-        "Kind": choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then),
-        "Metric": request(names, "aws-sdk:cloudwatch:putMetricData", count, then=then, failed=then),
-    }
+    after = "Kind" if count else then
+    states = {"Keep": request(names, "aws-sdk:s3:putObject", outcome, then=after, failed=after)}
+    if count:
+        dimensions = [{"Name": "Stack", "Value": names.stack}]
+        metric: dict[str, Any] = {
+            "Namespace": SOURCE,
+            "MetricData": [{"MetricName": METRIC, "Value": 1, "Unit": "Count", "Dimensions": dimensions}],
+        }
+        states["Kind"] = choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then)
+        states["Metric"] = request(names, "aws-sdk:cloudwatch:putMetricData", metric, then=then, failed=then)
+    return states

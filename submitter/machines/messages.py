@@ -13,7 +13,16 @@ from pydantic import Field
 from jobspec.search.inspection import Document
 
 FORMAT_VERSION: Final = 1
-"""Raise when a field changes its meaning: executions that are under way were started with the old one."""
+"""Of orders. Raise it when a key of `Order`, `Ask` or `Site` is added, goes or changes its meaning.
+
+Desk, machine and image may be of different versions, and executions that are under way keep the definition that they
+were started with. The machine reads the keys of an order of its own version alone, and ends in words at any other.
+"""
+
+ONE_VERSION: Final = (
+    "type `submit infra up`, then `submit image build` and `submit image push`, with the same foldfleet as at the desk"
+)
+"""What helps where they differ."""
 
 Next = Literal["prepare", "send", "reduce", "follow", "done", "refuse"]
 """What the machine does next.
@@ -122,7 +131,7 @@ class Order(Document):
     ``name`` begins the names of its requests (``{name}-a0``, ``{name}-reduce``). ``parameters`` are those of every
     array but ``first_task``; ``overrides``, ``tags`` and ``timeout`` are spelled as Step Functions hands them to Batch
     (PascalCase). ``work_seconds`` is how long the arrays may take in all, ``step_seconds`` a step before or
-    behind them. ``summary`` is that of the views where everything is done: ``cells``, ``best``, ``files`` and so on.
+    behind them. ``summary`` is that of the views where everything is done: ``cells``, ``best`` and ``files``.
     """
 
     format_version: Literal[1] = FORMAT_VERSION

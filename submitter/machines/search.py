@@ -13,6 +13,7 @@ from jobspec.protocol import WORKERS
 from jobspec.stores.layout import Layout
 from submitter.machines.closing import FINISHED, STARTED, end, keeping, telling
 from submitter.machines.following import WIDTH, following
+from submitter.machines.messages import FORMAT_VERSION
 from submitter.machines.names import Names
 from submitter.machines.states import (
     JOB_FAILED,
@@ -168,6 +169,7 @@ def _given_order(names: Names) -> dict[str, State]:
     }
     present = [when(f"$.in.round.{path}", "IsPresent", True) for path in (*wanted, *_NEEDED)]
     ours = [when(f"$.in.round.{path}", "StringMatches", pattern) for path, pattern in wanted.items()]
+    known = _is_known("$.in.round")
     overrides = {
         "ResourceRequirements": [
             {"Type": "VCPU", "Value.$": "$.order.parameters.vcpus"},
@@ -176,10 +178,22 @@ def _given_order(names: Names) -> dict[str, State]:
         "Environment": [{"Name": WORKERS, "Value.$": "$.order.parameters.vcpus"}],
     }
     return {
-        "Trusted": choice({"And": [*present, *ours], "Next": "GivenOrder"}, default="Untrusted"),
+        "Trusted": choice({"And": [*present, *ours, *known], "Next": "GivenOrder"}, default="Untrusted"),
         "GivenOrder": copy("$.in.round", "$.order", "Overrides"),
         "Overrides": compose(overrides, "$.order.overrides", "Next"),
     }
+
+
+def _is_known(order: str) -> list[State]:
+    """Return what a choice asks of an order (a path) before any other state reads its keys: they are those of today."""
+    version = f"{order}.format_version"
+    return [when(version, "IsPresent", True), when(version, "NumericEquals", FORMAT_VERSION)]
+
+
+def _skewed() -> State:
+    """Return the rule for an answer that has not what is to be read of it."""
+    answer = "$.got.doc.answer"
+    return both(when(answer, "IsPresent", True), when(answer, "IsNull", False), "Skewed")
 
 
 def _planning(names: Names) -> dict[str, State]:
@@ -218,8 +232,9 @@ def _planning(names: Names) -> dict[str, State]:
             names, {"Bucket": names.bucket}, key, then="Answered", failed="Explain", error="$.error"
         ),
         "Answered": choice(
-            when("$.got.doc.answer.next", "IsPresent", True, "Take"),
+            {"And": _is_known("$.got.doc.answer"), "Next": "Take"},
             when("$.got.doc.error.message", "IsPresent", True, "Failing"),
+            _skewed(),
             default="Explain",
         ),
         "Take": copy("$.got.doc.answer", "$.order", "Drop"),
@@ -309,6 +324,7 @@ def _reducing(names: Names) -> dict[str, State]:
     # So many gaps that their list is too long for an execution: the planner reads them.
     read["Catch"][0]["Next"] = "Judge"
     parts = ("cells", "best", "files")
+    whole = (*parts, "complete")
     return {
         "Reduce": step(
             names,
@@ -320,13 +336,12 @@ def _reducing(names: Names) -> dict[str, State]:
         ),
         "ReadSummary": read,
         "Summary": choice(
-            when("$.got.doc.answer.cells", "IsPresent", True, "Sum"),
+            {"And": [when(f"$.got.doc.answer.{part}", "IsPresent", True) for part in whole], "Next": "Sum"},
             when("$.got.doc.error.message", "IsPresent", True, "Failing"),
+            _skewed(),
             default="Explain",
         ),
-        "Sum": compose(
-            {f"{part}.$": f"$.got.doc.answer.{part}" for part in (*parts, "complete")}, "$.summary", "Emptied"
-        ),
+        "Sum": compose({f"{part}.$": f"$.got.doc.answer.{part}" for part in whole}, "$.summary", "Emptied"),
         "Emptied": put({}, "$.got", "Judge"),
         "Done": choice(when("$.order.summary.cells", "IsPresent", True, "Known"), default="DoneText"),
         "Known": compose({f"{part}.$": f"$.order.summary.{part}" for part in parts}, "$.summary", "DoneText"),

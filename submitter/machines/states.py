@@ -23,8 +23,8 @@ THROTTLED: Final = ("Batch.AWSBatchException", "Batch.BatchException", "Batch.To
 Step Functions passes on an error that the service's model does not name as that of the service.
 """
 
-UNCLEAR: Final = "Batch.ServerException"
-"""A failure of AWS Batch itself: what was asked for may have happened all the same."""
+UNCLEAR: Final = ("Batch.ServerException", "Batch.SdkClientException")
+"""A failure of AWS Batch itself, or a broken connection: what was asked for may have happened all the same."""
 
 ALL: Final = "States.ALL"
 TIMEOUT: Final = "States.Timeout"
@@ -73,7 +73,7 @@ def step(names: Names, parameters: State, *, then: str, catches: list[State], se
         "Parameters": {"JobQueue": names.queue_arn, **parameters},
         ("TimeoutSeconds" if isinstance(seconds, int) else "TimeoutSecondsPath"): seconds,
         "Retry": [
-            backoff((*THROTTLED, UNCLEAR), interval=5, attempts=8, longest=300),
+            backoff((*THROTTLED, *UNCLEAR), interval=5, attempts=8, longest=300),
             *([backoff((JOB_FAILED,), interval=10, attempts=1, longest=60)] if again else []),
         ],
         "Catch": catches,

@@ -7,17 +7,22 @@ from typing import Any, Final
 from jobspec.errors import ExitCode
 from submitter.machines.closing import FAILED, FINISHED, REFUSED, end, failure
 from submitter.machines.following import REASONS
+from submitter.machines.messages import ONE_VERSION
 from submitter.machines.names import Names
-from submitter.machines.states import JOB_FAILED, TIMEOUT, State, both, choice, compose, copy, join, request, when
+from submitter.machines.states import JOB_FAILED, TIMEOUT, State, both, choice, compose, copy, join, put, request, when
 from submitter.machines.stuck import decoding
 
 ROUNDS: Final = 3
 """How many rounds one execution sends: the first, and two of what is unfinished then."""
 
 
+OVERLONG: Final = "*verrides length*"
+"""AWS Batch takes a request whose parameters make its command too long, and fails it then."""
+
+
 def judging(names: Names) -> dict[str, State]:
     """Return the states from a summary, a failure or a refusal to what is told of it (``$.end``)."""
-    return join(_late(names), _judging(), _failing(), _refusing())
+    return join(_late(names), _judging(), _explaining(), _failing(), _refusing())
 
 
 def ask(run: str | None, deadline: str | int) -> State:
@@ -74,6 +79,48 @@ def _late(names: Names) -> dict[str, State]:
 def _judging() -> dict[str, State]:
     """Return the states between the summary and the end: finished, another round, or why not."""
     done = "States.Format('{} is finished: {} of {} cells have scores.',$.order.run_id,$.summary.cells.done,"
+    return {
+        "Judge": choice(
+            when("$.summary.complete", "BooleanEquals", True, "Finished"),
+            when("$.ends.all", "StringMatches", '*"over *', "OverLimit"),
+            when("$.ends.all", "StringMatches", "*MISCONFIGURATION:*", "Stuck"),
+            both(when("$.n.sent", "NumericGreaterThan", 0), when("$.n.sent", "NumericLessThan", ROUNDS), "Retry"),
+            default="Incomplete",
+        ),
+        "Finished": compose(end(FINISHED, "finished", f"{done}$.summary.cells.total)"), "$.end", "Tell"),
+        "Retry": compose(ask("$.order.run_id", "$.order.deadline"), "$.ask", "Count"),
+        "Stuck": _because("foldfleet.Stuck"),
+        "OverLimit": _because("foldfleet.OverLimit"),
+        "Incomplete": _because("foldfleet.Incomplete"),
+    }
+
+
+def _explaining() -> dict[str, State]:
+    """Return the states that decode ``$.error``: what a desk knows of AWS Batch's reasons, then our own words."""
+    failed = when("$.error.Error", "StringEquals", JOB_FAILED)
+    return {
+        **decoding("Cause", "Tell"),
+        "Cause": choice(
+            when("$.error.Error", "StringEquals", TIMEOUT, "TellLate"),
+            both(failed, when("$.error.Cause", "StringMatches", OVERLONG), "Long"),
+            both(failed, when("$.order.run_id", "StringEquals", ""), "TellUnplanned"),
+            failed | {"Next": "TellKilled"},
+            when("$.error.Error", "StringEquals", "foldfleet.OverLimit", "TellOver"),
+            when("$.error.Error", "StringEquals", "foldfleet.Incomplete", "TellIncomplete"),
+            # It names the definition that it is about.
+            when("$.error.Cause", "StringMatches", "*not authorized*", "Broken"),
+            both(
+                when("$.error.Error", "StringMatches", "Batch.*"),
+                when("$.error.Cause", "StringMatches", "*ob*efinition*"),
+                "NoImage",
+            ),
+            default="Broken",
+        ),
+        **_wording(),
+    }
+
+
+def _wording() -> dict[str, State]:
     incomplete = (
         f"States.Format('{{}} is incomplete after {ROUNDS} rounds. `submit status {{}}` names what is missing, `submit "
         "resume {}` tries again. AWS Batch said: {}',$.order.run_id,$.order.run_id,$.order.run_id,$.error.Cause)"
@@ -88,35 +135,19 @@ def _judging() -> dict[str, State]:
         "Its log in CloudWatch tells. What is finished stays: `submit resume {}` goes on, or start it again.',"
         "$.order.run_id,$.order.run_id)"
     )
-    found = decoding("Cause", "Tell")
+    unplanned = (
+        "States.Format('The step that plans (plan-{} on AWS Batch) ended without an answer: it was killed. Its log in "
+        "CloudWatch tells. Start the same again.',$.n.answer)"
+    )
+    long = (
+        "The key of the upload and the places that specs may read are longer than a request to AWS Batch can be (8,192 "
+        "characters). Give the object a shorter key, or the stack fewer places (`submit infra up --data`)."
+    )
     return {
-        "Judge": choice(
-            when("$.summary.complete", "BooleanEquals", True, "Finished"),
-            when("$.ends.all", "StringMatches", '*"over *', "OverLimit"),
-            when("$.ends.all", "StringMatches", "*MISCONFIGURATION:*", "Stuck"),
-            both(when("$.n.sent", "NumericGreaterThan", 0), when("$.n.sent", "NumericLessThan", ROUNDS), "Retry"),
-            default="Incomplete",
-        ),
-        "Finished": compose(end(FINISHED, "finished", f"{done}$.summary.cells.total)"), "$.end", "Tell"),
-        "Retry": compose(ask("$.order.run_id", "$.order.deadline"), "$.ask", "Count"),
-        "Stuck": _because("foldfleet.Stuck"),
-        "OverLimit": _because("foldfleet.OverLimit"),
-        "Incomplete": _because("foldfleet.Incomplete"),
-        **found,
-        "Cause": choice(
-            when("$.error.Error", "StringEquals", TIMEOUT, "TellLate"),
-            when("$.error.Error", "StringEquals", JOB_FAILED, "TellKilled"),
-            when("$.error.Error", "StringEquals", "foldfleet.OverLimit", "TellOver"),
-            when("$.error.Error", "StringEquals", "foldfleet.Incomplete", "TellIncomplete"),
-            both(
-                when("$.error.Error", "StringMatches", "Batch.*"),
-                when("$.error.Cause", "StringMatches", "*ob*efinition*"),
-                "NoImage",
-            ),
-            default="Broken",
-        ),
-        # Its cause is the whole of DescribeJobs.
+        # The cause of the first two is the whole of DescribeJobs.
         "TellKilled": compose(failure("Broken", killed), "$.end", "Tell"),
+        "TellUnplanned": compose(failure("Broken", unplanned), "$.end", "Tell"),
+        "Long": put({"exit": ExitCode.LIMIT.value, "message": long}, "$.order.error", "Refused"),
         "TellOver": compose(failure("OverLimit", over), "$.end", "Tell"),
         "TellIncomplete": compose(failure("Incomplete", incomplete), "$.end", "Tell"),
     }
@@ -131,9 +162,14 @@ def _failing() -> dict[str, State]:
         "States.Format('No image of this stack can be started (`submit image build` and `submit image push` make one): "
         "{}',$.error.Cause)"
     )
+    skewed = (
+        "The state machine of the stack and the image that answered it are of different versions of foldfleet. To make "
+        f"them one, {ONE_VERSION}. Then start the same again; what is finished stays."
+    )
     return {
         "NoImage": compose(failure("NoImage", no_image), "$.end", "Tell"),
         "Broken": compose(failure("Broken", "States.Format('{}: {}',$.error.Error,$.error.Cause)"), "$.end", "Tell"),
+        "Skewed": compose(failure("NoImage", skewed), "$.end", "Tell"),
         "Failing": compose(failure("Broken", "$.got.doc.error.message"), "$.end", "Tell"),
     }
 
@@ -146,7 +182,7 @@ def _refusing() -> dict[str, State]:
     )
     untrusted = (
         "The order in the input is none that a desk of this version makes for this stack. Type `submit run SPEC --on "
-        "stepfunctions`; where that did it, `submit infra up` brings the stack to the version of the desk."
+        f"stepfunctions`. Where that did it, desk and stack are of different versions: {ONE_VERSION}."
     )
     return {
         "Refused": choice(

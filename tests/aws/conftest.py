@@ -11,6 +11,9 @@ import pytest
 
 from tests.aws.fixtures import Deployed, expect, run_submit
 from tests.aws.house import DATA, SPECS, House
+from tests.aws.standin.cloud import Cloud, running_cloud
+from tests.aws.standin.registry import PROGRAM, find_registry
+from tests.docker.fixtures import refuse
 
 STORIES = ("test_events.py", "test_infra.py", "test_push.py", "test_run.py", "test_stepfunctions.py")
 """Each of their tests takes from ten seconds to a minute, most of it containers that start."""
@@ -27,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == "aws" and item.path.name in STORIES and item.name not in EVERY_TIME:
             item.add_marker(pytest.mark.thorough)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Run a stand-in for one module, with nothing deployed, that needs no Docker engine: tasks do not run."""
+    if find_registry() is None:
+        refuse(f"{PROGRAM} is not installed: `.ci/registry` installs it.")
+    with running_cloud(tmp_path_factory.mktemp("bare"), containers=False) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

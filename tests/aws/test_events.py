@@ -171,6 +171,31 @@ def test_a_schedule_starts_a_search_and_a_doubled_moment_none_more(house: House)
     assert house.cloud.undelivered() == []
 
 
+def test_a_search_that_is_stopped_while_it_is_planned_leaves_one_outcome_and_one_event(house: House) -> None:
+    house.cloud.hold()  # its planner waits for a host
+    try:
+        house.upload(f"{SPECS}stopped.yaml", SMALL)
+        [search] = until(house.executions)
+        until(lambda: [job for job in house.cloud.jobs() if job["status"] == "RUNNABLE"])
+        states = house.cloud.client("stepfunctions", house.env)
+        states.stop_execution(executionArn=search["executionArn"], cause="too dear")
+        until(house.outcomes)
+    finally:
+        house.cloud.release()
+    [outcome], [event] = house.outcomes(), house.told()
+    assert (event["detail-type"], event["detail"]) == ("foldfleet Run Failed", outcome)
+    assert (outcome["state"], outcome["upload"]["key"]) == ("cancelled", f"{SPECS}stopped.yaml")
+    assert "was stopped (too dear)" in outcome["message"]
+    listed = [one for one in house.submit("events", "list")["arrivals"] if one["execution"] == search["executionArn"]]
+    assert [one["state"] for one in listed] == ["cancelled"]
+    check_told(house)
+    # It may be started again, and that is told as ever.
+    house.upload(f"{SPECS}stopped.yaml", SMALL)
+    answer = house.answer(house.ended(2)[-1])
+    assert answer["state"] == "finished"
+    assert [outcome["state"] for outcome in house.outcomes()].count("finished") == 1
+
+
 def test_nothing_starts_once_events_are_off(house: House) -> None:
     env = {**house.cloud.admin, "FOLDFLEET_STACK": house.deployed.name}
     expect(run_submit(house.deployed.home, env, "events", "disable", "--yes"))

@@ -17,21 +17,16 @@ from submitter.cloud.overview import look
 from submitter.cloud.stack import Stack, find_stack
 from submitter.cloud.teardown import remove, survey
 from submitter.cloud.wishes import Wishes
-from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
-from tests.docker.fixtures import refuse
+from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud
 
 BUCKET = f"foldfleet-{ACCOUNT}-{REGION}"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:searches"
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """Run a stand-in without containers."""
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: apt-get install {PROGRAM}.")
-    with running_cloud(tmp_path_factory.mktemp("events"), containers=False) as running:
-        yield running
+def cloud(bare: Cloud) -> Cloud:
+    """Take the place of the stand-in with containers."""
+    return bare
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def test_events_are_off_until_they_are_asked_for_and_again_when_they_are_no_long
     assert not stack.events
     assert (stack.intake_machine_arn, stack.schedule_group_name, stack.schedule_role_arn) == (None, None, None)
     assert stack.search_machine_arn.endswith(":stateMachine:foldfleet-search")
-    assert rules(cloud) == {"ConcludeRule"}
+    assert rules(cloud) == {"ConcludeRule", "EndedRule"}
     assert not is_notified(cloud)
 
     stack, changed = up(clients, events=True, data_prefix="nightly/")
@@ -77,7 +72,7 @@ def test_events_are_off_until_they_are_asked_for_and_again_when_they_are_no_long
     assert stack.data_places == (f"arn:aws:s3:::{BUCKET}/incoming/*",)
     assert str(stack.intake_machine_arn).endswith(":stateMachine:foldfleet-intake")
     assert stack.schedule_group_name == "foldfleet"
-    assert rules(cloud) == {"ConcludeRule", "SpecUploadRule", "DataUploadRule"}
+    assert rules(cloud) == {"ConcludeRule", "EndedRule", "SpecUploadRule", "DataUploadRule"}
     assert is_notified(cloud)
     assert cloud.client("scheduler").get_schedule_group(Name="foldfleet")["State"] == "ACTIVE"
     assert look(clients, "foldfleet").stack == stack
@@ -88,7 +83,7 @@ def test_events_are_off_until_they_are_asked_for_and_again_when_they_are_no_long
     stack, _ = up(clients, events=False)
     assert not stack.events
     assert stack == find_stack(clients, "foldfleet")
-    assert rules(cloud) == {"ConcludeRule"}
+    assert rules(cloud) == {"ConcludeRule", "EndedRule"}
     names = {group["Name"] for group in cloud.client("scheduler").list_schedule_groups()["ScheduleGroups"]}
     assert names == {"default"}
 

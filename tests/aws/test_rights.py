@@ -156,6 +156,9 @@ def tell(cloud: Cloud, desk: Teller, image: str, outputs: Mapping[str, str]) -> 
     wait(lambda: all(job["status"] in {"SUCCEEDED", "FAILED"} for job in cloud.jobs()))
     wait(lambda: any(job["jobName"].startswith("conclude-") for job in jobs_of(cloud, ended)))
     cancel_execution(cloud, desk, slow)
+    # Which the execution cannot tell of: the conclude machine does.
+    outcomes = {"Bucket": bucket, "Prefix": f"{prefix}/outcomes/"}
+    wait(lambda: any("-cancelled-" in one["Key"] for one in s3.list_objects_v2(**outcomes).get("Contents", ())))
     desk("resume", ended)
     desk("list")
     desk("infra", "status")
@@ -204,6 +207,9 @@ def listen(cloud: Cloud, desk: Teller, outputs: Mapping[str, str]) -> None:
     states = sorted(house.answer(one)["state"] for one in ended if one.get("error") != "foldfleet.Refused")
     assert states == ["finished"] * 3, [house.explain(one) for one in ended]
     wait(lambda: all(one["status"] != "RUNNING" for one in house.executions("Intake")))
+    # Executions that failed are looked at: have they told of it? The one of the intake machine is the last.
+    wait(lambda: [one for one in house.executions("Conclude") if f":{STACK}-intake:" in one["input"]])
+    wait(lambda: all(one["status"] != "RUNNING" for one in house.executions("Conclude")))
     desk("events", "list")
     desk("events", "unschedule", "clock")
 

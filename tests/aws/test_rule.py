@@ -9,29 +9,38 @@ import pytest
 from moto.events.models import EventPattern
 
 from submitter.cloud.template import load_template
-from tests.aws.documents import NAMES, load
+from tests.aws.documents import EXECUTIONS, NAMES, load, load_execution
 from tests.aws.standin.events import make_input
 
 RESOURCES = load_template()["Resources"]
 ACCOUNT, BUCKET = "123456789012", "store"
 QUEUE = "arn:aws:batch:us-east-1:123456789012:job-queue/foldfleet"
 ELSEWHERE = "arn:aws:batch:us-east-1:999999999999:job-queue/foldfleet"
+SEARCH, INTAKE, CONCLUDE = (
+    f"arn:aws:states:us-east-1:{ACCOUNT}:stateMachine:foldfleet-{name}" for name in ("search", "intake", "conclude")
+)
 SENT = {"store": "s3://b/foldfleet", "run": "r-1", "round": "0", "first_task": "0", "reduce": "arn", "arrays": "1"}
 
 
-def rule(name: str) -> dict[str, Any]:
+def rule(name: str, *, listening: bool = True) -> dict[str, Any]:
     """Return the properties of a rule; for the sake of the test, what CloudFormation fills in is filled in."""
     values = {"Queue": QUEUE, "AWS::AccountId": ACCOUNT, "BucketName": BUCKET}
     values |= {"SpecPrefix": "incoming/", "DataPrefix": "nightly/"}
+    values |= {"SearchMachine": SEARCH, "IntakeMachine": INTAKE}
     text = json.dumps(RESOURCES[name]["Properties"])
+    if name == "EndedRule":
+        made = json.dumps({"Ref": "IntakeMachine"})
+        conditional = json.dumps({"Fn::If": ["HasEvents", {"Ref": "IntakeMachine"}, {"Ref": "AWS::NoValue"}]})
+        assert text.count(conditional) == 1
+        text = text.replace(conditional, made) if listening else text.replace(f", {conditional}", "")
     for parameter, value in values.items():
         text = text.replace(json.dumps({"Ref": parameter}), json.dumps(value))
     properties: dict[str, Any] = json.loads(text)
     return properties
 
 
-def matches(name: str, given: dict[str, Any]) -> bool:
-    pattern = rule(name)["EventPattern"]
+def matches(name: str, given: dict[str, Any], *, listening: bool = True) -> bool:
+    pattern = rule(name, listening=listening)["EventPattern"]
     return EventPattern(json.dumps(pattern), pattern).matches_event(given)  # type: ignore[arg-type]
 
 
@@ -73,6 +82,35 @@ def test_the_conclude_machine_learns_which_execution_sent_the_array() -> None:
     told = json.loads(make_input(target, event(parameters=SENT | shape)))
     wanted = {name: (SENT | shape)[name] for name in ("reduce", "store", "run", *shape)}
     assert told == {"job": "1", "queue": QUEUE, **wanted}
+
+
+# --- executions -----------------------------------------------------------------------------------------------------
+
+
+def ended(name: str, machine: str = SEARCH) -> dict[str, Any]:
+    return load_execution(name, machine=machine, execution=f"{machine.replace('stateMachine', 'execution')}:e1")
+
+
+@pytest.mark.parametrize("name", EXECUTIONS)
+def test_executions_that_may_not_have_told_of_their_end_are_told_of(name: str) -> None:
+    starts = name in {"aborted", "failed", "timed-out"}
+    assert matches("EndedRule", ended(name)) is matches("EndedRule", ended(name, INTAKE)) is starts
+    assert matches("EndedRule", ended(name), listening=False) is starts
+    assert not matches("EndedRule", ended(name, INTAKE), listening=False)
+    # One of the machine that tells, and of any other: else it would go round in circles.
+    for machine in (CONCLUDE, SEARCH.replace("foldfleet-search", "other-search"), SEARCH.replace(ACCOUNT, "9" * 12)):
+        assert not matches("EndedRule", ended(name, machine))
+    assert not matches("EndedRule", ended(name) | {"source": "my.app"})
+    assert not matches("ConcludeRule", ended(name))
+
+
+def test_the_conclude_machine_learns_which_execution_has_ended_and_how() -> None:
+    (target,) = rule("EndedRule")["Targets"]
+    given = ended("timed-out")
+    told = json.loads(make_input(target, given))
+    assert told == {"ended": given["detail"]["executionArn"], "status": "TIMED_OUT", "time": given["time"]}
+    given["detail"] |= {"input": None, "inputDetails": {"included": False}}  # too long for an event
+    assert json.loads(make_input(target, given)) == told
 
 
 # --- uploads ------------------------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def test_the_rules_for_state_machines_find_what_is_wrong(states: dict[str, Any],
 
 
 def test_it_fits_into_a_request_and_leaves_space() -> None:
-    assert len(SENT.body.encode()) < 0.94 * MAX_TEMPLATE_BYTES
+    assert len(SENT.body.encode()) < 0.96 * MAX_TEMPLATE_BYTES
     assert len(json.loads(SENT.body)["Parameters"]) < MAX_PARAMETERS / 2
 
 
@@ -420,12 +420,23 @@ def test_roles_write_below_their_own_keys_alone() -> None:
         "answers/*", "books/*", "datasets/*", "runs/*/rounds/*/arrays/*", "runs/*/rounds/*/drafts/*",
         "runs/*/rounds/*/plan.json", "runs/*/space.json", "runs/*/spec.yaml", "sources/*", "uploads/*",
     ]  # fmt: skip
-    assert writes("IntakeRole") == ["outcomes/*"]
+    assert writes("IntakeRole") == writes("ConcludeRole") == ["outcomes/*"]
     assert writes("SearchRole") == ["answers/*-spec.json", "outcomes/*"]
     assert writes("EventsPolicy") == ["templates/*"]
     assert not [name for name, statement in GRANTS if name == "InstanceRole"]
     deleting = {name for name, statement in GRANTS if "s3:DeleteObject" in listed(statement["Action"])}
     assert deleting == {"SubmitterPolicy"}
+
+
+def test_who_reads_or_writes_objects_may_use_the_buckets_key() -> None:
+    told = json.dumps(RESOURCES["KeyUse"]["Properties"]["Roles"])
+    objects = {"s3:GetObject", "s3:PutObject"}
+    roles = {
+        name
+        for name, statement in GRANTS
+        if RESOURCES[name]["Type"] == "AWS::IAM::Role" and objects & set(listed(statement["Action"]))
+    }
+    assert roles == {role for role in RESOURCES if json.dumps({"Ref": role}) in told}
 
 
 def test_policies_are_short_enough() -> None:

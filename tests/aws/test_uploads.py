@@ -12,25 +12,20 @@ import pytest
 from tests.aws.documents import NAMES, load
 from tests.aws.fixtures import Deployed, deploy, expect, run_submit
 from tests.aws.house import DATA, SPECS, House, until
-from tests.aws.standin.cloud import ACCOUNT, REGION, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
-from tests.docker.fixtures import refuse
+from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud
+from tests.machines.schema import check_event
 
 
 @pytest.fixture(scope="module")
-def listening(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """Run a stand-in without containers, with a stack that listens."""
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: apt-get install {PROGRAM}.")
-    folder = tmp_path_factory.mktemp("uploads")
-    with running_cloud(folder / "cloud", containers=False) as cloud:
-        cloud.options(wait_scale=0.0)
-        deployed = deploy(cloud, folder / "home", "foldfleet")
-        env = {**cloud.admin, "FOLDFLEET_STACK": "foldfleet"}
-        expect(run_submit(deployed.home, env, "events", "enable", "--yes", "--data-prefix", DATA))
-        described = cloud.client("cloudformation").describe_stacks(StackName="foldfleet")["Stacks"][0]
-        outputs = {one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}
-        yield Deployed(cloud, "foldfleet", outputs, deployed.home)
+def listening(bare: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """Deploy a stack that listens."""
+    bare.options(wait_scale=0.0)
+    deployed = deploy(bare, tmp_path_factory.mktemp("uploads") / "home", "foldfleet")
+    env = {**bare.admin, "FOLDFLEET_STACK": "foldfleet"}
+    expect(run_submit(deployed.home, env, "events", "enable", "--yes", "--data-prefix", DATA))
+    described = bare.client("cloudformation").describe_stacks(StackName="foldfleet")["Stacks"][0]
+    outputs = {one["OutputKey"]: one["OutputValue"] for one in described["Outputs"]}
+    return Deployed(bare, "foldfleet", outputs, deployed.home)
 
 
 @pytest.fixture
@@ -142,3 +137,80 @@ def test_an_event_that_cannot_be_delivered_is_kept_as_a_dead_letter(house: House
     finally:
         iam.delete_role_policy(RoleName=role, PolicyName="denied")
     assert house.executions("Intake") == []
+
+
+# --- ends that an execution cannot tell of -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planning(house: House) -> Iterator[House]:
+    """Let searches wait for their planner, of which this stack has no image."""
+    batch = house.cloud.client("batch")
+    needs = [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "500"}]
+    container = {"image": "absent:1", "command": ["plan"], "resourceRequirements": needs}
+    made = batch.register_job_definition(
+        jobDefinitionName="foldfleet-plan", type="container", containerProperties=container
+    )
+    house.cloud.hold()
+    yield house
+    batch.deregister_job_definition(jobDefinition=made["jobDefinitionArn"])
+    house.cloud.release()
+    house.cloud.events(copies=1)
+
+
+def concluded(house: House, execution: str, count: int = 1) -> list[dict[str, Any]]:
+    """Wait until the conclude machine has looked at the end of an execution so many times."""
+
+    def over() -> list[dict[str, Any]]:
+        asked = [one for one in house.executions("Conclude") if execution in one["input"]]
+        return asked if len(asked) >= count and all(one["status"] != "RUNNING" for one in asked) else []
+
+    return until(over)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_search_that_is_stopped_while_it_is_planned_leaves_one_outcome(planning: House, copies: int) -> None:
+    key = f"{SPECS}stopped {copies}.yaml"
+    emit(planning, "put-plain", key)
+    [search] = until(planning.executions)
+    until(lambda: [job for job in planning.cloud.jobs() if job["status"] == "RUNNABLE"])
+    planning.cloud.events(copies=copies)
+    states = planning.cloud.client("stepfunctions")
+    states.stop_execution(executionArn=search["executionArn"], cause="too dear")
+    asked = concluded(planning, search["executionArn"], copies)
+    assert [one["status"] for one in asked] == ["SUCCEEDED"] * copies, [planning.explain(one) for one in asked]
+    [outcome] = planning.outcomes()
+    told = [(event["detail-type"], event["detail"]) for event in planning.told()]
+    assert told == [("foldfleet Run Failed", outcome)] * copies
+    assert (outcome["state"], outcome["run_id"], outcome["upload"]["key"]) == ("cancelled", "", key)
+    assert (outcome["execution"], outcome["upload"]["kind"]) == (search["executionArn"], "spec")
+    assert "was stopped (too dear)" in outcome["message"]
+    check_event(outcome)
+    admin = {**planning.cloud.admin, "FOLDFLEET_STORE": planning.outputs["StoreUrl"]}
+    listed = json.loads(expect(planning.deployed.submit("events", "list", "--json", env=admin)).stdout)["arrivals"]
+    states_of = {one["name"]: one["state"] for one in listed}
+    assert states_of[f"s3://{planning.bucket}/{key}"] == "cancelled"
+
+
+def test_an_end_that_was_told_is_not_told_again(house: House) -> None:
+    emit(house, "put-plain", f"{SPECS}told.yaml")
+    [search] = house.ended()
+    assert search["error"] == "foldfleet.NoImage"
+    [asked] = concluded(house, search["executionArn"])
+    assert asked["status"] == "SUCCEEDED", house.explain(asked)
+    assert house.kinds() == ["Run Failed"]
+    assert [outcome["state"] for outcome in house.outcomes()] == ["failed"]
+
+
+def test_an_intake_that_fails_outside_of_its_telling_leaves_an_outcome_for_its_upload(house: House) -> None:
+    states, key = house.cloud.client("stepfunctions"), f"{SPECS}broken.yaml"
+    given = {"kind": "spec", "account": ACCOUNT, "bucket": house.bucket, "object": {"key": key}}
+    arn = states.start_execution(stateMachineArn=house.outputs["IntakeMachineArn"], input=json.dumps(given))
+    [intake] = house.ended(machine="Intake")
+    assert (intake["status"], intake["error"]) == ("FAILED", "States.Runtime")
+    concluded(house, arn["executionArn"])
+    [outcome] = house.outcomes()
+    assert (outcome["state"], outcome["execution"]) == ("failed", arn["executionArn"])
+    assert outcome["upload"] == {"kind": "spec", "bucket": house.bucket, "key": key}
+    assert [event["detail"] for event in house.told()] == [outcome]
+    check_event(outcome)

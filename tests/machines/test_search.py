@@ -9,8 +9,21 @@ from typing import Any
 
 import pytest
 
-from submitter.machines.messages import Ask, Site
+from jobspec.search.inspection import Document
+from submitter.machines.messages import (
+    FORMAT_VERSION,
+    ONE_VERSION,
+    Ask,
+    Ceilings,
+    Error,
+    Order,
+    Owner,
+    Prepare,
+    Site,
+    Upload,
+)
 from submitter.machines.search import PLANS, search_definition
+from submitter.machines.states import UNCLEAR
 from submitter.machines.verdicts import ROUNDS
 from tests.machines.interpreter import MACHINE, MAX_EVENTS, Execution, Failure, execute
 from tests.machines.schema import check_event
@@ -207,15 +220,85 @@ def test_the_round_of_a_desk_is_sent_without_a_plan() -> None:
         order("send", parameters={"store": "s3://bucket-1/store"}),
         {"next": "send"},
         {name: value for name, value in order("send").items() if name != "step_seconds"},
+        {name: value for name, value in order("send").items() if name != "format_version"},
+        order("send", format_version=FORMAT_VERSION + 1),
+        order("send", format_version=str(FORMAT_VERSION)),
+        order("send", format_version=None),
     ],
-    ids=["prepare", "reduce", "planner", "role", "stack", "shape", "bare", "older"],
+    ids=["prepare", "reduce", "planner", "role", "stack", "shape", "bare", "older", "none", "newer", "text", "null"],
 )
 def test_an_order_that_no_desk_makes_is_refused(forged: dict[str, Any]) -> None:
     world = World()
     execution = run(world, {"round": forged})
     assert execution.error == "foldfleet.Refused"
-    assert "submit infra up" in str(execution.cause)
+    assert ONE_VERSION in str(execution.cause)
     assert world.count() == {"putEvents": 1, "putObject": 1, "putMetricData": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        order("send", format_version=FORMAT_VERSION + 1),
+        order("send", format_version=FORMAT_VERSION - 1),
+        order("send", format_version=str(FORMAT_VERSION)),
+        {name: value for name, value in order("send").items() if name != "format_version"},
+        {"format_version": FORMAT_VERSION + 1, "step": "send"},
+        {},
+        "send",
+    ],
+    ids=["newer", "older", "text", "none", "other keys", "empty", "word"],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_a_planner_of_another_version_ends_in_words(answer: Any, again: bool) -> None:
+    exit_ok = {"exit": 0, "answer": answer, "error": None}
+    world = World([order("send"), exit_ok] if again else [exit_ok], [summary(complete=False)])
+    world.jobs = {f"{NAME}-a0": [FAILED]}
+    execution = run(world, {"upload": UPLOAD})
+    assert execution.error == "foldfleet.NoImage"
+    assert ONE_VERSION in str(execution.cause)
+    assert told(world)[-1] == ("foldfleet Run Failed", "failed")
+    assert world.events[-1]["Detail"]["upload"] == UPLOAD
+    assert world.outcomes()[0]["message"] == execution.cause
+    assert len(world.asks()) == 1 + again
+
+
+@pytest.mark.parametrize("lacking", ["cells", "best", "files", "complete"])
+def test_a_summary_of_another_version_ends_in_words(lacking: str) -> None:
+    short = {name: value for name, value in summary().items() if name != lacking}
+    execution = run(World([order("send")], [short]))
+    assert (execution.error, ONE_VERSION in str(execution.cause)) == ("foldfleet.NoImage", True)
+
+
+def test_every_order_says_its_version() -> None:
+    """The planner's and the desk's are one model; the world here answers with the same keys."""
+    made = Order(next="done").model_dump(mode="json")
+    assert made["format_version"] == FORMAT_VERSION
+    assert made.keys() == order("done").keys()
+
+
+KEYS: dict[type[Document], str] = {
+    Order: (
+        "bucket deadline definitions error format_version message name next num_cells num_tasks overrides "
+        "owners parameters plan prepare round run_id step_seconds summary tags timeout work_seconds"
+    ),
+    Prepare: "definition name spec token",
+    Owner: "execution job name",
+    Error: "exit message",
+    Ask: "deadline execution over prepared run spec upload",
+    Upload: "bucket etag key kind reason sequencer size time version",
+    Site: (
+        "account bucket ceilings data_places data_prefix instance_types machine max_vcpus region spec_prefix "
+        "stack store"
+    ),
+    Ceilings: "max_cells max_hours max_task_memory_gib max_task_vcpus max_vcpu_hours",
+}
+"""Of version 1."""
+
+
+@pytest.mark.parametrize("kind", KEYS, ids=lambda kind: str(kind.__name__))
+def test_the_version_of_orders_is_raised_with_their_keys(kind: type[Document]) -> None:
+    """If this fails: raise `FORMAT_VERSION`, then write the new keys here."""
+    assert (FORMAT_VERSION, " ".join(sorted(kind.model_fields))) == (1, KEYS[kind])
 
 
 @pytest.mark.parametrize("lacking", sorted(order("send")))
@@ -263,6 +346,37 @@ def test_a_planner_or_reduce_that_was_killed_is_started_again() -> None:
     world = World([order("send")], [summary()], jobs=killed)
     assert run(world).error is None
     assert world.names("submitJob").count(f"{NAME}-reduce") == 2
+
+
+def test_a_planner_that_is_always_killed_says_which_log_to_read() -> None:
+    token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
+    execution = run(World(jobs={f"plan-{token}-p0": [FAILED] * 9}))
+    assert (execution.error, f"plan-{token}-p0 on AWS Batch" in str(execution.cause)) == ("foldfleet.Broken", True)
+    assert "resume" not in str(execution.cause)
+
+
+def test_a_key_too_long_for_a_request_is_refused() -> None:
+    token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
+    failure = Failure("States.TaskFailed", '{"StatusReason":"Container Overrides length must be at most 8192"}')
+    world = World(jobs={f"plan-{token}-p0": [failure] * 9})
+    execution = run(world, {"upload": UPLOAD})
+    assert (execution.error, "a shorter key" in str(execution.cause)) == ("foldfleet.Refused", True)
+    assert told(world) == [("foldfleet Upload Refused", "refused")]
+    assert world.count()["putMetricData"] == 1
+
+
+def test_a_request_that_the_role_may_not_make_is_not_said_to_lack_an_image() -> None:
+    denied = Failure("Batch.ClientException", "x is not authorized to perform: batch:SubmitJob on job-definition/ff")
+    token = hashlib.sha256(run(World([order("done")])).arn.encode()).hexdigest()
+    execution = run(World(jobs={f"plan-{token}-p0": [denied] * 99}))
+    assert (execution.error, "not authorized" in str(execution.cause)) == ("foldfleet.Broken", True)
+
+
+@pytest.mark.parametrize("error", UNCLEAR)
+def test_a_step_whose_request_met_a_broken_connection_is_sent_again(error: str) -> None:
+    world = World([order("prepare", prepare=PREPARE), order("done")], jobs={"digits-p": [Failure(error)]})
+    assert run(world).error is None
+    assert world.names("submitJob").count("digits-p") == 2
 
 
 def test_the_round_of_a_desk_that_fails_is_planned_again() -> None:

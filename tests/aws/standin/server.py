@@ -21,7 +21,7 @@ from typing import Any
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.aws.standin import account, machines, resources, updates
+from tests.aws.standin import account, executions, machines, resources, updates
 from tests.aws.standin.answers import Answer, make_error
 from tests.aws.standin.changesets import Deployments
 from tests.aws.standin.controls import Controls, answer_json
@@ -208,6 +208,7 @@ def build(settings: Settings) -> Door:
     guard = Guard()
     bus = Bus(guard)
     machines.install(guard, settings.url, settings.environment["AWS_ENDPOINT_URL_S3"])
+    executions.install(bus.emit)
     account.install()
     quotas = account.Quotas()
     quotas.install()
