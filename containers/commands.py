@@ -18,6 +18,7 @@ from jobspec.engine import Engine
 from jobspec.errors import ExitCode, FoldfleetError, UsageError
 from jobspec.protocol import JOB_ID, NO_ANSWER
 from jobspec.runs.answers import Answer, check_token, write_answer
+from jobspec.runs.views import short
 from jobspec.stores.base import open_store
 from jobspec.stores.objects import is_object_url
 
@@ -177,6 +178,8 @@ def _reduce(options: argparse.Namespace) -> Ending:
         summary["refit"] = made
         if made["model"] is not None:
             summary["files"]["model"] = made["model"]
+    if check_token(options.answer) is not None:  # who reads it there may hold little at once
+        summary["best"] = short(summary["best"])
     return ExitCode.OK, summary
 
 

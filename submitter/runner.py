@@ -345,13 +345,19 @@ class Runner:
         """
         view = read_view(self.store, plan.run_id)
         ready = view is not None and (is_current(view, plan) or (missing is not None and tells_of(view, plan, 0)))
-        summary = view if view is not None and ready else self._step(reduce_arguments, plan)
+        summary = view if view is not None and ready else self._reduce(plan)
         why = None
         if self._lacks_model(search, plan, summary):
             why = self._why_no_model(plan, summary)
         planned = plan.num_known if work.known is None else work.known
         found = int(summary["cells"]["done"]) if reused else planned
         return Outcome(plan, summary, work.fits, found, work.fit_s, why, missing)
+
+    def _reduce(self, plan: RoundPlan) -> dict[str, Any]:
+        summary = self._step(reduce_arguments, plan)
+        is_short = summary["best"] is not None and summary["best"]["params"] is None
+        view = read_view(self.store, plan.run_id) if is_short else None
+        return summary if view is None else summary | {"best": view["best"]}
 
     def _why_no_model(self, plan: RoundPlan, summary: dict[str, Any]) -> str | None:
         """Return why a refit gave no model; one that nobody tried yet is tried now."""

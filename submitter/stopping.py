@@ -23,6 +23,9 @@ CANCEL_SECONDS = 60.0
 TERMINATE_SECONDS = 180.0
 """AWS Batch kills a task 30 s after it asked it to end, and tells so a while later."""
 
+TABLE_SECONDS = 300.0
+"""Where there are hosts to be had, one starts in two to four minutes: what waits longer for one may do so for hours."""
+
 AGAIN_SECONDS = 20.0
 """What was just being sent is not to be seen by its name at once: who ends a run looks again."""
 

@@ -41,7 +41,7 @@ from jobspec.stores.layout import Layout
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-"""Raise when the files of an entry change; entries of another version are built anew."""
+"""Raise when the files of an entry change; it is in the path, so that entries of two versions lie beside each other."""
 
 SOURCE = "source"
 """The file of a source that was fetched, in its entry."""

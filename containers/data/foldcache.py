@@ -1,15 +1,19 @@
 """The host's fold cache: one copy of a fold for all processes, in scikit-learn's row order, mapped read-only.
 
-An entry is a folder ``folds/{dataset_id}/{split_id}/{k}``: arrays, and ``meta.json``, which is written last before
-the folder gets its name. Beside it lie two locks. ``{k}.lock`` is held shared by whoever uses the entry, for as long as
-a worker lives; it is only ever tried exclusively, by who evicts. ``{k}.builder`` is held exclusively by who builds or
-evicts. So a wait is for a build or an eviction, never for a use: a worker that waited for idle ones to let a fold go
-would wait for ever, since they keep it until that worker is done. The kernel releases the locks of a killed holder;
-their files stay, so that no two processes ever lock different files of one name. No thread outlives a build: callers
-fork.
+An entry is a folder ``folds-{format}/{dataset_id}/{split_id}/{k}``: arrays, and ``meta.json``, which is written last
+before the folder gets its name. Beside it lie two locks. ``{k}.lock`` is held shared by whoever uses the entry, for as
+long as a worker lives; it is only ever tried exclusively, by who evicts. ``{k}.builder`` is held exclusively by who
+builds or evicts. So a wait is for a build or an eviction, never for a use: a worker that waited for idle ones to let a
+fold go would wait for ever, since they keep it until that worker is done. The kernel releases the locks of a killed
+holder; their files stay, so that no two processes ever lock different files of one name. No thread outlives a build:
+callers fork.
 
-Where the store is no folder, ``folds/{dataset_id}/whole/X`` is the whole matrix, for a refit, and
-``folds/sources/{version}/file`` a spec's data file until it is stored.
+Versions of foldfleet that write other files have other formats, and never read or rebuild each other's entries. Depth,
+locks and the names beside an entry are the same in every format, also in the first, which lay in ``folds``: so each
+evicts what any of them no longer uses.
+
+Where the store is no folder, ``folds-{format}/{dataset_id}/whole/X`` is the whole matrix, for a refit, and
+``folds-{format}/sources/{version}/file`` a spec's data file until it is stored.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from containers.data.foldbuild import (
+    FORMAT_VERSION,
     SOURCE,
     build_fold,
     build_matrix,
@@ -44,6 +49,9 @@ from jobspec.stores.base import Store
 from jobspec.stores.folder import explain_os_error, free_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_ALL_LOCKS = "folds*/*/*/*.lock"
+"""Of the entries of all formats."""
 
 _SPARE_BYTES = 16 * 2**20
 """Left free beside a fold, for logs and locks."""
@@ -81,6 +89,7 @@ class FoldCache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._entries = root / f"folds-{FORMAT_VERSION}"
 
     @contextmanager
     def fold(self, store: Store, manifest: Manifest, split_id: str, split: int) -> Iterator[FoldPaths]:
@@ -99,7 +108,7 @@ class FoldCache:
             needed = fold_bytes(manifest, splits, split)
             return Plan("The fold", needed, lambda aside: build_fold(aside, store, manifest, splits, split))
 
-        with self._held(self.root / "folds" / manifest.dataset_id / split_id / f"{split:05d}", plan) as entry:
+        with self._held(self._entries / manifest.dataset_id / split_id / f"{split:05d}", plan) as entry:
             yield FoldPaths(entry)
 
     @contextmanager
@@ -109,7 +118,7 @@ class FoldCache:
         def plan() -> Plan:
             return Plan("The data", matrix_bytes(manifest), lambda aside: build_matrix(aside, store, manifest))
 
-        with self._held(self.root / "folds" / manifest.dataset_id / "whole" / "X", plan) as entry:
+        with self._held(self._entries / manifest.dataset_id / "whole" / "X", plan) as entry:
             yield entry / manifest.blocks[0].file
 
     @contextmanager
@@ -139,13 +148,13 @@ class FoldCache:
                     )
                 return Plan("The data file", source_bytes(ranges), lambda aside: build_source(aside, ranges, name))
 
-            with self._held(self.root / "folds" / "sources" / version / "file", plan) as entry:
+            with self._held(self._entries / "sources" / version / "file", plan) as entry:
                 stack.close()
                 yield entry / SOURCE
 
     def drop_source(self, version: str, *, unless_proven: bool = False) -> None:
         """Remove a source unless someone uses it; or unless it certainly is what its store has, which reads it."""
-        entry = self.root / "folds" / "sources" / version / "file"
+        entry = self._entries / "sources" / version / "file"
         if not (unless_proven and is_proven(entry)):
             self._evict_one(entry.with_suffix(".lock"))
 
@@ -155,7 +164,7 @@ class FoldCache:
             return paths.path
 
     def evict(self) -> int:
-        """Remove every entry that nobody uses; return their number."""
+        """Remove every entry that nobody uses, of any format; return their number."""
         return sum(self._evict_one(lock) for lock in self._oldest_first())
 
     @contextmanager
@@ -222,9 +231,9 @@ class FoldCache:
             self._evict_one(lock)
 
     def _oldest_first(self) -> Iterator[Path]:
-        """Yield the lock files of all entries by their last use."""
+        """Yield the lock files of the entries of all formats by their last use."""
         used = []
-        for path in self.root.glob("folds/*/*/*.lock"):
+        for path in self.root.glob(_ALL_LOCKS):
             with suppress(FileNotFoundError):
                 used.append((path.stat().st_mtime_ns, path))
         yield from (path for _, path in sorted(used))

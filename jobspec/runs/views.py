@@ -8,6 +8,7 @@ lengths, which it records, tell. Their digests are there for whoever reads them 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from jobspec.stores.sealed import seal, unseal
 
 PARQUET, CSV, BEST = "cv_results.parquet", "cv_results.csv", "best.json"
 TABLES = (PARQUET, CSV)
+
+MOST_WORDS = 8_000
+"""Characters of a candidate in what is told of a run: an execution of Step Functions holds 256 KiB in all."""
+
+NAME_WORDS = 300
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,13 @@ def check_table(best: dict[str, Any], name: str, body: bytes, url: str) -> None:
             f"The table {name} of {best['run_id']} in {url} is not the one that was written: it was damaged. Delete "
             "it and run the spec again, or `submit resume` the run: it is made again, nothing is computed."
         )
+
+
+def short(best: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a best candidate as it is told to others; very long parameters are null there, best.json holds them."""
+    if best is None or len(json.dumps([best["estimator"], best["params"]])) <= MOST_WORDS:
+        return best
+    return best | {"estimator": f"{best['estimator'][:NAME_WORDS]} ...", "params": None}
 
 
 def encode_best(best: dict[str, Any]) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from jobspec.errors import FoldfleetError, UsageError
+from jobspec.errors import FoldfleetError, TryLaterError, UsageError
 from jobspec.names import closest
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 LOCAL = "local"
 AWS = "aws"
 STEPFUNCTIONS = "stepfunctions"
+
+
+class UnstartedError(TryLaterError):
+    """A step was sent and no host has started it; it goes on without this process."""
 
 
 class RequestState(StrEnum):
@@ -95,7 +100,8 @@ class Ending:
 class BackendContext:
     """What a backend is made from.
 
-    ``workers`` is None unless a person said how many; ``image`` is the one that an earlier round ran in.
+    ``workers`` is None unless a person said how many; ``image`` is the one that an earlier round ran in. ``patience_s``
+    says how long a step may wait for a host, in seconds.
     """
 
     settings: Settings
@@ -104,6 +110,7 @@ class BackendContext:
     workers: int | None
     label: str
     image: str | None = None
+    patience_s: float = math.inf
 
     @property
     def numerics(self) -> Numerics:
@@ -207,6 +214,7 @@ class Backend(Protocol):
 
         Raises:
             FoldfleetError: what the step refused with.
+            UnstartedError: no host has started it for `BackendContext.patience_s`.
         """
 
     def submit(self, array: ArrayRequest) -> dict[str, Any]:

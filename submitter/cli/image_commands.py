@@ -45,7 +45,7 @@ def print_push(report: PushReport) -> None:
     write(f"image      {record.tag}")
     write(f"pushed as  {record.image}  ({record.platform})")
     write(f"engine     {record.engine_id}  (portable numerics)")
-    for step, arn in record.definitions.items():
+    for step, arn in report.definitions.items():
         write(f"{step:<9}  {arn.rpartition('/')[2]}")
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -12,7 +13,7 @@ from jobspec.errors import DataError, ExitCode, InterruptedRun, NotFoundError
 from jobspec.protocol import reduce_arguments
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, require_round
-from submitter.backends.base import Backend, Presence, backend_module
+from submitter.backends.base import Backend, Presence, UnstartedError, backend_module
 from submitter.cli.answers import best_answer, files_answer, finish, status_answer
 from submitter.cli.display import make_display
 from submitter.cli.guard import explain
@@ -36,7 +37,7 @@ from submitter.standing import (
     read_view,
     was_sent,
 )
-from submitter.stopping import stop_run, stop_unreadable
+from submitter.stopping import TABLE_SECONDS, stop_run, stop_unreadable
 from submitter.watching import Watcher
 
 UNREADABLE = "unreadable"
@@ -104,8 +105,12 @@ def show_logs(desk: Desk, reference: str, *, num_lines: int, as_json: bool) -> i
     return ExitCode.OK
 
 
-def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
-    """Stop a run and leave a valid table of what is finished."""
+def cancel_run(desk: Desk, reference: str, *, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Stop a run and leave a valid table of what is finished.
+
+    Raises:
+        TryLaterError: its tasks go on for minutes, or no host comes that could make the table; both need no terminal.
+    """
     interrupt_on_signals()
     run_id = find_run(desk.store, reference)
     try:
@@ -116,10 +121,10 @@ def cancel_run(desk: Desk, reference: str, *, as_json: bool) -> int:
     standing = _standing(desk, search, live)
     was_finished = standing.state is RunState.FINISHED
     if not was_finished:
-        stop_run(desk.store, standing.plan, live, sleep=time.sleep)
+        stop_run(desk.store, standing.plan, live, sleep=sleep)
         standing = _standing(desk, search, live)
     if not is_current(standing.view, standing.plan):  # also where the last cell came before its reduce step was ended
-        _reduce(desk, search, standing, live)
+        _reduce(desk, search, standing, live, sleep)
         standing = _standing(desk, search, live)
     document = status_answer(desk.store, standing, search)
     if as_json:
@@ -136,7 +141,7 @@ def resume_run(desk: Desk, reference: str, *, workers: int | None, as_json: bool
     interrupt_on_signals()
     search, plan = _stored(desk, reference)
     check_data(desk.store, search)
-    with closing(_backend_of(desk, search, plan, workers)) as backend:
+    with closing(_backend_of(desk, search, plan, workers=workers)) as backend:
         check_engine(search, backend)
         runner = Runner(desk.store, backend, _liveness(desk, search.run_id), display=make_display, say=say)
         return finish(runner, search, started, as_json=as_json)
@@ -212,9 +217,19 @@ def _liveness(desk: Desk, run_id: str) -> Liveness:
     return Liveness(desk.settings, desk.store, run_id)
 
 
-def _backend_of(desk: Desk, search: Search, plan: RoundPlan, workers: int | None) -> Backend:
+def _backend_of(
+    desk: Desk, search: Search, plan: RoundPlan, *, workers: int | None = None, patience_s: float = math.inf
+) -> Backend:
     """Return the backend that a run was planned for."""
-    return open_backend(desk, search.spec, on=plan.backend, workers=workers, label=search.run_id, image=plan.image)
+    return open_backend(
+        desk,
+        search.spec,
+        on=plan.backend,
+        workers=workers,
+        label=search.run_id,
+        image=plan.image,
+        patience_s=patience_s,
+    )
 
 
 def _told_of_cancelling(standing: Standing, search: Search, *, was_finished: bool) -> str:
@@ -227,17 +242,37 @@ def _told_of_cancelling(standing: Standing, search: Search, *, was_finished: boo
     return "It finished before it could be cancelled."
 
 
-def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness) -> None:
+def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness, sleep: Callable[[float], None]) -> None:
+    """Have the table made of what is finished.
+
+    Raises:
+        UnstartedError: no host has come for minutes that could make it.
+        InterruptedRun: Ctrl-C.
+    """
     plan, num_done = standing.plan, standing.cells.done
-    if live.survives and num_done == 0 and standing.view is None:
-        say("Nothing had been finished, so there is no table.")
-        return
-    with closing(_backend_of(desk, search, plan, None)) as backend:
+    if live.survives:
+        if _adds_nothing(standing):
+            outcome = "there is no table" if standing.view is None else "the table stays as it is"
+            say(f"Nothing new had been finished, so {outcome}.")
+            return
+        say(f"Nothing works on {plan.run_id} any more. Waiting for the table of what is finished ...")
+    with closing(_backend_of(desk, search, plan, patience_s=TABLE_SECONDS)) as backend:
         try:
-            runner = Runner(desk.store, backend, live, say=say)
+            runner = Runner(desk.store, backend, live, sleep=sleep, say=say)
             by_rule = live.survives and not standing.cells.over and was_sent(desk.store, plan)
             if not (by_rule and runner.await_view(plan, num_done)):
                 backend.step(reduce_arguments(desk.store.url, plan.run_id))
         except KeyboardInterrupt:
             backend.stop()
             raise InterruptedRun(f"{plan.run_id} is cancelled, but its table was not made.") from None
+        except UnstartedError as error:
+            raise UnstartedError(
+                f"{plan.run_id} is {standing.state.value}; what is finished is kept. {error.message} It makes the "
+                f"table: `submit status {plan.run_id}` tells when that is there."
+            ) from None
+
+
+def _adds_nothing(standing: Standing) -> bool:
+    """Say whether the views, which never lose a cell, hold as many as a round that was ended early."""
+    held = 0 if standing.view is None else int(standing.view["cells"]["done"])
+    return not standing.cells.over and standing.cells.done <= held

@@ -16,7 +16,7 @@ from jobspec.stores.base import Store
 from submitter.backends.docker.engine import explained, image_missing
 from submitter.cloud.clients import Clients
 from submitter.cloud.definitions import register_all, register_planner
-from submitter.cloud.record import ImageRecord, list_records, save_record
+from submitter.cloud.record import ImageRecord, Step, list_records, save_record
 from submitter.cloud.refusals import ExpiredLoginError, TagTakenError, explain_push
 from submitter.cloud.registry import PLATFORM, RemoteImage, find_image, login, platforms_of
 from submitter.cloud.stack import Stack
@@ -53,16 +53,26 @@ class LocalImage:
 
 @dataclass(frozen=True)
 class PushReport:
-    """What was done, and what there is now: ``sent`` says whether anything was sent, ``recorded`` whether it is new."""
+    """What was done, and what there is now: ``sent`` says whether anything was sent, ``recorded`` whether it is new.
+
+    ``planner`` is the ARN of the stack's job definition for planning, which a record of an image does not name.
+    """
 
     record: ImageRecord
+    planner: str
     sent: bool
     recorded: bool
+
+    @property
+    def definitions(self) -> dict[Step, str]:
+        """Return the ARN, with its revision, of each step's job definition, that of planning among them."""
+        return {**self.record.definitions, "plan": self.planner}
 
     def to_json(self) -> dict[str, Any]:
         """Encode for printing."""
         record = self.record.model_dump(mode="json", exclude={"parts", "format_version"})
-        return {**record, "engine_id": self.record.engine_id, "sent": self.sent, "recorded": self.recorded}
+        told = {"engine_id": self.record.engine_id, "sent": self.sent, "recorded": self.recorded}
+        return {**record, "definitions": self.definitions, **told}
 
 
 def push_image(
@@ -119,8 +129,8 @@ def push_image(
     )
     saved = save_record(store, record)
     # Behind the record: a planner that knows no record of its own version would refuse.
-    register_planner(clients, stack, image, local.engine_id, tell)
-    return PushReport(saved, sent, saved not in known)
+    planner = register_planner(clients, stack, image, local.engine_id, tell)
+    return PushReport(saved, planner, sent, saved not in known)
 
 
 def check_local(client: DockerClient, tag: str, cache: Path) -> LocalImage:

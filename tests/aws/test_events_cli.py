@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from tests.aws.fixtures import Deployed, deploy, expect, run_submit
-from tests.aws.standin.cloud import running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
+from tests.aws.standin.cloud import Cloud
 from tests.aws.test_standin_edges import wait_until
-from tests.docker.fixtures import refuse
 
 SPEC = """\
 name: nightly
@@ -42,16 +39,12 @@ class People:
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Iterator[People]:
-    """Deploy a stack in a stand-in without containers: searches start, and wait for an image."""
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: apt-get install {PROGRAM}.")
-    folder = tmp_path_factory.mktemp("events")
-    with running_cloud(folder / "cloud", containers=False) as cloud:
-        stack = deploy(cloud, folder / "home")
-        (stack.home / "spec.yaml").write_text(SPEC)
-        (stack.home / "table.yaml").write_text(SPEC.replace("{builtin: digits}", "{path: x.csv, target: y}"))
-        yield People(stack)
+def people(bare: Cloud, tmp_path_factory: pytest.TempPathFactory) -> People:
+    """Deploy a stack: searches start, and wait for an image."""
+    stack = deploy(bare, tmp_path_factory.mktemp("events") / "home")
+    (stack.home / "spec.yaml").write_text(SPEC)
+    (stack.home / "table.yaml").write_text(SPEC.replace("{builtin: digits}", "{path: x.csv, target: y}"))
+    return People(stack)
 
 
 def test_uploads_and_schedules_from_enable_to_disable(people: People) -> None:

@@ -13,20 +13,9 @@ import pytest
 from submitter.cloud.permissions import make_policies
 from submitter.cloud.preflight import SPOT_QUOTA
 from tests.aws.fixtures import run_submit
-from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
-from tests.docker.fixtures import refuse
+from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud
 
 BUCKET = f"foldfleet-{ACCOUNT}-{REGION}"
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """Run a stand-in without containers, in which these tests make and remove stacks."""
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: apt-get install {PROGRAM}.")
-    with running_cloud(tmp_path_factory.mktemp("bare"), containers=False) as running:
-        yield running
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
-from tests.aws.standin.cloud import ACCOUNT, Cloud, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
-from tests.docker.fixtures import refuse
+from tests.aws.standin.cloud import ACCOUNT, Cloud
 
 STACK = "edges"
 BUCKET = "edges-store"
@@ -162,15 +160,6 @@ def make_template() -> dict[str, Any]:
             "LogsArn": {"Value": {"Fn::GetAtt": ["Logs", "Arn"]}},
         },
     }
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """Run a stand-in that needs no Docker engine."""
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: `.ci/registry` installs it.")
-    with running_cloud(tmp_path_factory.mktemp("bare"), containers=False) as cloud:
-        yield cloud
 
 
 @pytest.fixture(autouse=True)

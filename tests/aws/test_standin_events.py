@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.aws.documents import NAMES, load
-from tests.aws.standin.cloud import ACCOUNT, Cloud, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
+from tests.aws.standin.cloud import ACCOUNT, Cloud
 from tests.aws.test_standin_edges import change, code_of, execute, wait_until
 from tests.aws.test_standin_stepfunctions import allow, make_machine
-from tests.docker.fixtures import refuse
 
 GROUP_ARN = f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule-group/"
 ON: dict[str, Any] = {"EventBridgeConfiguration": {}}
@@ -24,15 +21,13 @@ NEWEST = "event-version"
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: `.ci/registry` installs it.")
-    with running_cloud(tmp_path_factory.mktemp("events"), containers=False) as cloud:
-        events = cloud.client("events")
-        cloud.client("sqs").create_queue(QueueName="all")
-        events.put_rule(Name="all", EventPattern=json.dumps({"source": ["aws.s3"]}))
-        events.put_targets(Rule="all", Targets=[{"Id": "1", "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:all"}])
-        yield cloud
+def bare(bare: Cloud) -> Cloud:
+    """Have a queue hear every event of S3."""
+    events = bare.client("events")
+    bare.client("sqs").create_queue(QueueName="all")
+    events.put_rule(Name="all", EventPattern=json.dumps({"source": ["aws.s3"]}))
+    events.put_targets(Rule="all", Targets=[{"Id": "1", "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:all"}])
+    return bare
 
 
 def heard(cloud: Cloud) -> dict[str, Any]:

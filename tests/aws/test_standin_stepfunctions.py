@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.aws.standin.cloud import ACCOUNT, Cloud, running_cloud
-from tests.aws.standin.registry import PROGRAM, find_registry
+from tests.aws.standin.cloud import ACCOUNT, Cloud
 from tests.aws.test_standin_edges import code_of, wait_until
-from tests.docker.fixtures import refuse
 
 BUCKET = "machines-store"
 QUEUE, DEFINITION = "machines-queue", "machines-work"
@@ -38,14 +36,12 @@ SUBMIT = {"JobName": "j", "JobQueue": QUEUE, "JobDefinition": DEFINITION, "Param
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: `.ci/registry` installs it.")
-    with running_cloud(tmp_path_factory.mktemp("machines"), containers=False) as cloud:
-        cloud.client("s3").create_bucket(Bucket=BUCKET)
-        make_queue(cloud)
-        cloud.options(wait_scale=0.0)
-        yield cloud
+def bare(bare: Cloud) -> Cloud:
+    """Give machines a bucket and a queue, and let them wait for nothing."""
+    bare.client("s3").create_bucket(Bucket=BUCKET)
+    make_queue(bare)
+    bare.options(wait_scale=0.0)
+    return bare
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from docker import DockerClient
 
+from jobspec.runs.rounds import latest_round
+from jobspec.stores.layout import Layout
 from submitter.images.build import ImageOptions
+from submitter.machines.stuck import explain
 from tests.aws.fixtures import Deployed, expect
 from tests.aws.house import House, until, write_spec
 from tests.aws.standin.cloud import Refused
@@ -189,6 +194,67 @@ def test_hosts_reclaimed_on_the_way_change_nothing(
         Place("stepfunctions", house.outputs["StoreUrl"], submit, house.env).digest(answer["run_id"], tmp_path)
         == undisturbed
     )
+
+
+def test_a_round_of_several_arrays_is_sent_whole_and_reduced_once(
+    house: House, submit: Submit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The desk's arrays hold two tasks here, for AWS's 10,000; the plan, the machine and the containers do not know."""
+    (tmp_path / "sitecustomize.py").write_text("from jobspec.search import planning\n\nplanning.MAX_ARRAY = 2\n")
+    text = write_spec("arrays", "[0.3, 3, 30]").replace("n_splits: 2", "n_splits: 3").replace("vcpus: 2", "vcpus: 8")
+    command = ("run", house.spec("arrays", text), "--on", "stepfunctions", "--json")
+    done = expect(house.deployed.submit(*command, env={**house.env, "PYTHONPATH": str(tmp_path)}))
+    answer = json.loads(done.stdout)
+    run_id = answer["run_id"]
+    [execution] = house.ended()
+    house.answer(execution)
+    assert house.kinds() == ["Run Started", "Run Finished"]
+    assert house.jobs(run_id) == ["a0", "a1", "reduce"]
+    sent = [job for job in house.cloud.jobs() if job["jobName"].startswith(run_id) and ":" not in job["jobId"]]
+    sizes = {job["jobName"].rpartition("-")[2]: job.get("arrayProperties", {}).get("size") for job in sent}
+    assert sizes == {"a0": None, "a1": 2, "reduce": None}
+
+    for name, value in house.env.items():
+        monkeypatch.setenv(name, value)  # the store is read in this process, too
+    plan = latest_round(house.store, run_id)
+    assert plan is not None
+    assert (plan.round, plan.arrays) == (0, ((0, 1), (1, 2)))
+    tables = [house.store.get(Layout.done(run_id, 0, task)) for task in range(plan.num_tasks)]
+    rows = [row for table in tables for row in pq.read_table(io.BytesIO(table)).to_pylist()]
+    cells = sorted((row["candidate"], row["split"]) for row in rows)
+    assert cells == [(candidate, split) for candidate in range(3) for split in range(3)]
+    assert (answer["fits"], answer["cells"]["done"], answer["cells"]["total"]) == (9, 9, 9)
+
+    here = Place("local", str(tmp_path / "here"), submit, {**house.env, "FOLDFLEET_CACHE": str(tmp_path / "cache")})
+    undivided = here.run(house.spec("undivided", text + "numerics: portable\n"))
+    there = Place("stepfunctions", house.outputs["StoreUrl"], submit, house.env)
+    assert there.digest(run_id, tmp_path) == here.digest(undivided["run_id"], tmp_path)
+
+
+def test_what_no_host_can_ever_run_ends_decoded(house: House) -> None:
+    """300 GiB: instances of these families have them, but none of so few vCPUs as the stack may start."""
+    text = write_spec("stuck", "[7]").replace("memory_gib: 1", "memory_gib: 300")
+    code = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT"
+    batch = house.cloud.client("batch")
+
+    def limit() -> bool:
+        """Do what the queue does after half an hour, in its own words, to whatever it says that of."""
+        for job in house.cloud.jobs():
+            if job["status"] == "RUNNABLE" and str(job.get("statusReason")).startswith(code):
+                reason = f"Canceled by JobStateTimeLimit action due to reason: {code}"
+                batch.cancel_job(jobId=job["jobId"], reason=reason)
+        found = house.executions()
+        return bool(found) and all(one["status"] != "RUNNING" for one in found)
+
+    sent = house.submit("run", house.spec("stuck", text), "--on", "stepfunctions", "--detach")
+    until(limit)
+    [execution] = house.executions()
+    assert execution["error"] == "foldfleet.Stuck", house.explain(execution)
+    assert execution["cause"] == explain(code)
+    assert house.kinds() == ["Run Started", "Run Failed"]
+    [outcome] = house.outcomes()
+    assert (outcome["run_id"], outcome["state"], outcome["message"]) == (sent["run_id"], "failed", execution["cause"])
+    assert not [job for job in house.cloud.jobs() if job["jobName"].startswith(sent["run_id"]) and job.get("attempts")]
 
 
 def test_the_printed_definition_is_the_one_that_runs(house: House) -> None:

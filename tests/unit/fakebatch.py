@@ -94,7 +94,7 @@ class FakeBatch:
         array = {"arrayProperties": {"size": size, "statusSummary": {}}} if size else {}
         depends = {"dependsOn": call["dependsOn"]} if "dependsOn" in call else {}
         told = {"jobId": job_id, "jobName": call["jobName"], "status": "SUBMITTED", "createdAt": len(self.sent)}
-        self.jobs[job_id] = {**told, **array, **depends}
+        self.jobs[job_id] = {**told, **array, **depends, "parameters": call.get("parameters", {})}
         if fault == "lost":
             raise ConnectionClosedError(endpoint_url="https://batch")
         return {"jobId": job_id, "jobName": call["jobName"]}

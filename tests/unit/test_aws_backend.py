@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jobspec.errors import DataError, InterruptedRun, TryLaterError, UsageError
 from jobspec.runs.answers import Answer, write_answer
-from jobspec.runs.rounds import latest_round, require_round
-from jobspec.settings import load_settings
+from jobspec.runs.rounds import latest_round
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
-from submitter.backends.aws import presence, world
+from submitter.backends.aws import presence
 from submitter.backends.aws.backend import AwsBackend
-from submitter.backends.base import ArrayRequest, BackendContext, Presence, RequestState, backend_module
-from submitter.cli.run_commands import cancel_run, show_status
-from submitter.cloud.record import save_record
-from submitter.liveness import Liveness
-from submitter.preparation import Desk
-from submitter.runner import Outcome, Runner
-from submitter.standing import RunState, read_standing, read_view
-from tests.unit.fakebatch import FakeBatch, FakeClients, make_record, make_stack
-from tests.unit.pretend import Judge, PretendBackend, everything, make_pretended_search
+from submitter.backends.base import ArrayRequest, BackendContext, RequestState, backend_module
+from submitter.cli.run_commands import show_status
+from submitter.runner import RULE_SECONDS, Outcome
+from submitter.standing import RunState, read_view
+from submitter.stopping import TABLE_SECONDS
+from tests.unit.fakebatch import FakeBatch, FakeClients, make_record
+from tests.unit.pretend import Judge, PretendBackend, everything
+from tests.unit.scenes import CloudScene, at_the_stack
 from tests.unit.test_runner import first_only, last_is_lost
 
 ESSENTIAL: dict[str, object] = {"statusReason": "Essential container in task exited"}
@@ -87,58 +84,27 @@ class Cloud:
         job |= {"status": "SUCCEEDED"}
 
 
-class Scene:
-    """A store, a cloud, and any number of desks."""
+class Scene(CloudScene):
+    """A cloud, and any number of desks."""
+
+    on = "aws"
 
     def __init__(self, store: Store, cache: Path, clients: FakeClients) -> None:
-        self.store = store
+        super().__init__(store, cache, clients)
         self.cloud = Cloud(store, clients)
-        self.search = make_pretended_search()
-        self.settings = replace(load_settings(), cache=cache)
-        self.said: list[str] = []
-        self.sleeps: Iterator[Callable[[], None]] = iter(())
-        self.clock = 0.0
-
-    @property
-    def batch(self) -> FakeBatch:
-        return self.cloud.batch
-
-    def live(self, cache: Path | None = None) -> Liveness:
-        settings = self.settings if cache is None else replace(self.settings, cache=cache)
-        return Liveness(settings, self.store, self.search.run_id, lambda: self.clock)
-
-    def runner(self, *, fresh: bool = False, cache: Path | None = None) -> Runner:
-        context = BackendContext(self.settings, self.store, self.search.spec, None, "pretended")
-        backend = AwsBackend(context, world.open_world, sleep=self._sleep)
-        return Runner(self.store, backend, self.live(cache), fresh, self._sleep, say=self.said.append)
 
     def run(self, judge: Judge = everything, *, fresh: bool = False) -> Outcome:
         self.cloud.judge = judge
         return self.runner(fresh=fresh).run(self.search)
 
-    def state(self) -> RunState:
-        plan = require_round(self.store, self.search.run_id)
-        return read_standing(self.store, plan, None, alive=self.live().is_alive()).state
-
-    def presence(self) -> Presence:
-        return Presence(self.settings, self.store, self.search.run_id)
-
-    def _sleep(self, seconds: float) -> None:
-        self.clock += seconds
-        next(self.sleeps, lambda: None)()
-
 
 @pytest.fixture
 def scene(store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     store, clients = open_store(store_url), FakeClients()
-    monkeypatch.setattr(world, "make_clients", lambda: clients.typed)
-    monkeypatch.setattr(world, "find_stack", lambda _clients, _name: make_stack(store.url))
-    for remembered in (world.shared_clients, world.open_world):
-        remembered.cache_clear()
-    save_record(store, make_record())
-    yield Scene(store, cache, clients)
-    for remembered in (world.shared_clients, world.open_world):
-        remembered.cache_clear()
+    with at_the_stack(store, clients, monkeypatch):
+        scene = Scene(store, cache, clients)
+        monkeypatch.setattr("submitter.cli.run_commands.open_backend", scene.open_backend)
+        yield scene
 
 
 def interrupt() -> None:
@@ -343,7 +309,7 @@ def test_a_run_that_is_still_ending_after_its_cancellation_is_not_called_sent(sc
 
 
 def test_a_cancellation_after_the_last_cell_still_leaves_a_table(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene.cloud.paused = True
     scene.runner().send_off(scene.search)
@@ -354,19 +320,106 @@ def test_a_cancellation_after_the_last_cell_still_leaves_a_table(
         scene.cloud.work()
 
     scene.batch.on_describe = work_on_what_cancel_sends
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    cancel_run(Desk(scene.settings, scene.store), scene.search.run_id, as_json=True)
+    scene.cancel()
     assert json.loads(capsys.readouterr().out)["files"]["best"] is not None
     view = read_view(scene.store, scene.search.run_id)
     assert view is not None
     assert view["complete"]
 
 
+def test_cancelling_tells_what_it_waits_for_and_does_not_wait_for_a_host_without_limit(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    scene.finish_some()
+
+    def no_host() -> None:
+        for job in scene.batch.jobs.values():
+            if job["status"] == "SUBMITTED":
+                job["statusReason"] = "CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY - no m5.large"
+
+    scene.sleeps = iter([no_host] * 1000)
+    with pytest.raises(TryLaterError) as told:
+        scene.cancel()
+    run_id, step = scene.search.run_id, scene.batch.sent[2]["jobName"]
+    assert told.value.message.startswith(f"{run_id} is cancelled; what is finished is kept. The reduce step on AWS")
+    for part in (step, "waited for a host for 5 minutes", "no spot instances", f"`submit status {run_id}`"):
+        assert part in told.value.message
+    assert "Waiting for the table" in capsys.readouterr().err
+    assert RULE_SECONDS + TABLE_SECONDS <= scene.clock < RULE_SECONDS + TABLE_SECONDS + 20
+    assert "TerminateJob job-2" not in scene.batch.calls  # it is left to whichever host comes
+    scene.sleeps = iter([lambda: None] * 70 + [interrupt])
+    with pytest.raises(InterruptedRun):
+        scene.cancel()
+    assert "TerminateJob job-2" not in scene.batch.calls  # nor does a desk end what another one sent
+    scene.sleeps = iter([lambda: None] * 70 + [lambda: setattr(scene.cloud, "paused", False)])
+    assert scene.cancel() == 0  # waits for the same one
+    assert len(scene.batch.sent) == 3
+    view = read_view(scene.store, run_id)
+    assert view is not None and view["cells"]["done"] == 2
+
+
+def test_cancelling_waits_for_a_reduce_step_that_has_started(scene: Scene) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    scene.finish_some()
+
+    def go_on() -> None:
+        if len(scene.batch.sent) > 2 and scene.clock < 3600:
+            scene.batch.jobs["job-2"]["status"] = "RUNNING"
+        scene.cloud.paused = scene.clock < 3600
+
+    scene.sleeps = iter([go_on] * 1000)
+    assert scene.cancel() == 0
+    assert scene.clock >= 3600
+    assert read_view(scene.store, scene.search.run_id) is not None
+
+
+def test_a_run_that_waits_for_its_reduce_step_alone_is_patient(scene: Scene) -> None:
+    scene.runner().send_off(scene.search)
+    scene.cloud.reduces = False
+    scene.cloud.work()
+
+    def later() -> None:
+        scene.cloud.reduces = True
+        scene.cloud.paused = scene.clock < 3600
+
+    scene.sleeps = iter([later] * 1000)
+    assert scene.run().summary["complete"]
+    assert scene.clock >= 3600
+
+
+def test_cancelling_before_any_cell_is_finished_sends_and_awaits_nothing(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    assert scene.cancel() == 0
+    assert "there is no table" in capsys.readouterr().err
+    assert (len(scene.batch.sent), scene.clock) == (2, 0.0)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_cancelling_a_round_that_finished_nothing_new_keeps_the_table(
+    scene: Scene, capsys: pytest.CaptureFixture[str], fresh: bool
+) -> None:
+    scene.run(everything if fresh else first_only)
+    before = read_view(scene.store, scene.search.run_id)
+    scene.cloud.paused, scene.clock = True, 0.0
+    plan = scene.runner(fresh=fresh).send_off(scene.search)
+    assert plan is not None and plan.round == 1
+    sent = len(scene.batch.sent)
+    assert scene.cancel() == 0
+    assert "the table stays as it is" in capsys.readouterr().err
+    assert (len(scene.batch.sent), scene.clock, read_view(scene.store, scene.search.run_id)) == (sent, 0.0, before)
+
+
 def test_a_finished_run_without_a_table_says_what_makes_it(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     scene.cloud.reduces = False
     scene.runner().send_off(scene.search)
     scene.cloud.work()  # its reduce step died, and nobody has come since
-    show_status(Desk(scene.settings, scene.store), scene.search.run_id, as_json=False)
+    show_status(scene.desk, scene.search.run_id, as_json=False)
     assert f"submit resume {scene.search.run_id} makes its table" in capsys.readouterr().out
 
 

@@ -16,7 +16,6 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from jobspec.engine import Engine
 from jobspec.errors import (
     AccessError,
     DataError,
@@ -30,7 +29,6 @@ from jobspec.errors import (
 )
 from jobspec.grammar.data_models import Resources
 from jobspec.grammar.load import parse
-from jobspec.grammar.spec import Limits
 from jobspec.hostlock import HostLock
 from jobspec.runs.rounds import RoundPlan, draft_round
 from jobspec.search.planning import Task
@@ -44,6 +42,7 @@ from submitter.backends.docker.shape import GIB, Shape, make_shape, slots_beside
 from submitter.backends.local import StepCrashedError
 from tests.conftest import Submit
 from tests.unit.fakedocker import IMAGE_ID, FakeApi, FakeClient, Play, refusal
+from tests.unit.plans import plan_fields
 
 RUN = "letters-0123456789ab"
 SPEC = """
@@ -119,25 +118,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def make_plan(num_tasks: int = 2) -> RoundPlan:
-    fields = {
-        "run_id": RUN,
-        "round": 2,
-        "engine": Engine(python="3", packages={}, numerics="native", kernel="k"),
-        "dataset_id": "d-1",
-        "split_id": "s-1",
-        "book_id": "b-1",
-        "num_candidates": 2,
-        "num_splits": 2,
-        "num_known": 0,
-        "space_digest": "0" * 32,
-        "limits": Limits(),
-        "unseeded_entries": (),
-        "scorers": ("score",),
-        "score_kind": "single",
-        "train_score": False,
-        "workers": 3,
-    }
-    return draft_round(fields, [Task(i, ((0, 2),)) for i in range(num_tasks)], None).plan
+    return draft_round(plan_fields(run_id=RUN), [Task(i, ((0, 2),)) for i in range(num_tasks)], None).plan
 
 
 def send(backend: DockerBackend, num_tasks: int = 2) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ from containers.data.npyfile import HEADER_BYTES, write_array
 from containers.data.splits import Splits, ensure_splits
 from jobspec.errors import DataError, TryLaterError
 from jobspec.grammar.spec import CvSpec, DataSpec
+from jobspec.hostlock import HostLock
 from jobspec.search.inspection import Manifest
 from jobspec.stores.base import open_store
 from jobspec.stores.layout import Layout
@@ -47,7 +48,10 @@ class Host:
         return self.dataset.store, self.dataset.manifest, self.splits.split_id
 
     def entry(self, split: int) -> Path:
-        return self.cache.root / "folds" / self.dataset.manifest.dataset_id / self.splits.split_id / f"{split:05d}"
+        return self.entry_of(f"folds-{foldbuild.FORMAT_VERSION}", split)
+
+    def entry_of(self, folder: str, split: int) -> Path:
+        return self.cache.root / folder / self.dataset.manifest.dataset_id / self.splits.split_id / f"{split:05d}"
 
 
 def make_host(folder: Path, arrays: dict[str, Any], cv: CvSpec, **data: Any) -> Host:
@@ -462,7 +466,7 @@ def disk(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     size = [0]
 
     def free(path: Path) -> int:
-        used = sum(file.stat().st_size for file in path.glob("folds/*/*/*/*.npy"))
+        used = sum(file.stat().st_size for file in path.glob("folds*/*/*/*/*.npy"))
         return size[0] - used + foldcache._SPARE_BYTES
 
     monkeypatch.setattr(foldcache, "free_bytes", free)
@@ -527,6 +531,53 @@ def test_a_disk_that_stays_full_is_told_with_both_numbers(host: Host, monkeypatc
     assert len(calls) == 2
     assert not host.entry(0).with_suffix(".building").exists()
     assert_fold(host, 0)
+
+
+def of_another_format(host: Host, monkeypatch: pytest.MonkeyPatch) -> FoldCache:
+    """Return the same cache as another version of foldfleet sees it."""
+    with monkeypatch.context() as patch:
+        for module in (foldcache, foldbuild):
+            patch.setattr(module, "FORMAT_VERSION", foldbuild.FORMAT_VERSION + 1)
+        other = FoldCache(host.cache.root)
+        other.ensure(*host.place, 0)
+    return other
+
+
+def test_versions_of_two_formats_keep_their_folds_beside_each_other(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with host.cache.fold(*host.place, 0) as paths:
+        before = (paths.path / "meta.json").stat()
+    other = of_another_format(host, monkeypatch)
+    theirs = host.entry_of(f"folds-{foldbuild.FORMAT_VERSION + 1}", 0)
+    assert json.loads((theirs / "meta.json").read_bytes())["format_version"] == foldbuild.FORMAT_VERSION + 1
+    assert_fold(host, 0)
+    after = (host.entry(0) / "meta.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)  # nothing was built again
+    assert other.evict() == 2
+
+
+@pytest.mark.parametrize("folder", ["folds", f"folds-{foldbuild.FORMAT_VERSION + 1}"])
+def test_folds_of_another_format_are_evicted_by_their_age_unless_they_are_used(
+    host: Host, disk: list[int], monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """Also those of versions that put no format into the path."""
+    monkeypatch.setattr(foldbuild, "_FILE_OVERHEAD", HEADER_BYTES)
+    disk[0] = 3 * foldbuild.fold_bytes(host.dataset.manifest, host.splits, 0)
+    host.cache.ensure(*host.place, 0)
+    of_another_format(host, monkeypatch)
+    (host.cache.root / f"folds-{foldbuild.FORMAT_VERSION + 1}").rename(host.cache.root / folder)
+    theirs = host.entry_of(folder, 0)
+    os.utime(theirs.with_suffix(".lock"), (1, 1))
+    user = HostLock(theirs.with_suffix(".lock"))
+    assert user.acquire(shared=True)
+    host.cache.ensure(*host.place, 1)
+    host.cache.ensure(*host.place, 2)  # the disk is full: the oldest is in use, the next one goes
+    assert theirs.exists() and not host.entry(0).exists()
+    user.release()
+    host.cache.ensure(*host.place, 3)
+    assert not theirs.exists()
+    assert [host.entry(split).exists() for split in range(4)] == [False, True, True, True]
 
 
 def test_what_killed_builders_left_is_evicted_too(host: Host) -> None:

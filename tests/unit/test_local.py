@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobspec.engine import Engine
 from jobspec.errors import DataError, InterruptedRun, TryLaterError, UsageError
 from jobspec.grammar.load import parse
-from jobspec.grammar.spec import Limits
 from jobspec.runs.rounds import RoundPlan, draft_round
 from jobspec.search.planning import Task
 from jobspec.settings import Settings
@@ -19,6 +17,7 @@ from jobspec.stores.folder import FolderStore
 from submitter.backends.base import ArrayRequest, BackendContext, Request, check_backend, make_backend
 from submitter.backends.hostprocess import HostDiedError, HostProcess, Reply
 from submitter.backends.local import LocalBackend, StepCrashedError
+from tests.unit.plans import plan_fields
 
 ECHO = """
 import json, sys
@@ -55,26 +54,7 @@ def context(tmp_path: Path) -> BackendContext:
 
 @pytest.fixture
 def plan() -> RoundPlan:
-    engine = Engine(python="3", packages={}, numerics="portable", kernel="k")
-    fields = {
-        "run_id": "letters-0123456789ab",
-        "round": 2,
-        "engine": engine,
-        "dataset_id": "d-1",
-        "split_id": "s-1",
-        "book_id": "b-1",
-        "num_candidates": 2,
-        "num_splits": 2,
-        "num_known": 0,
-        "space_digest": "0" * 32,
-        "limits": Limits(),
-        "unseeded_entries": (),
-        "scorers": ("score",),
-        "score_kind": "single",
-        "train_score": False,
-        "workers": 3,
-    }
-    return draft_round(fields, [Task(0, ((0, 2),)), Task(1, ((0, 2),))], None).plan
+    return draft_round(plan_fields("portable"), [Task(0, ((0, 2),)), Task(1, ((0, 2),))], None).plan
 
 
 def test_the_request_of_a_round(context: BackendContext, plan: RoundPlan) -> None:

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from jobspec.errors import AccessError, FoldfleetError, NotFoundError, TryLaterError, UsageError
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
+from submitter.cli.image_commands import print_push
 from submitter.cloud import push as pushing
 from submitter.cloud.definitions import STEPS
 from submitter.cloud.push import LocalImage, PushReport, check_local, push_image
@@ -217,6 +218,7 @@ def test_a_push_ends_with_image_definitions_and_record(desk: Desk, store: Store)
     *of_image, planner = desk.registry.definitions
     assert {one["jobDefinitionArn"] for one in of_image} == set(record.definitions.values())
     assert planner["jobDefinitionName"] == "foldfleet-plan"
+    assert report.planner == planner["jobDefinitionArn"]
     assert list_records(store) == [record]
     assert set(record.parts.kernel) == {"portable"}
     assert desk.said == [
@@ -226,6 +228,17 @@ def test_a_push_ends_with_image_definitions_and_record(desk: Desk, store: Store)
         *(f"Registering the job definition foldfleet-{step}-{record.engine_id}" for step in STEPS),
         "Registering the job definition foldfleet-plan",
     ]
+
+
+def test_every_definition_that_was_registered_is_told(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    report = desk.push()
+    registered = {one["jobDefinitionArn"] for one in desk.registry.definitions}
+    assert set(report.to_json()["definitions"].values()) == registered
+    assert report.to_json()["definitions"]["plan"] == report.planner
+    print_push(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines[-4:]} == {arn.rpartition("/")[2] for arn in registered}
+    assert lines[-1].split()[0] == "plan" and "foldfleet-plan" in lines[-1]
 
 
 def test_the_login_is_an_argument_and_the_name_in_the_registry_is_taken_away_again(desk: Desk) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from jobspec.engine import current_engine
 from jobspec.errors import DataError, NotFoundError
-from jobspec.grammar.spec import Limits
 from jobspec.grammar.values import EstimatorNode
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.results import final_rows, known_candidates, read_rows, reusable_rows
@@ -32,6 +31,7 @@ from jobspec.search.identity import make_cell_key
 from jobspec.search.planning import Task, plan_tasks
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
+from tests.unit import plans
 
 BOOK = "b-1"
 
@@ -42,25 +42,8 @@ def make_space(*alphas: float) -> FrozenSpace:
 
 
 def plan_fields(run_id: str, num_candidates: int, num_splits: int = 2, **changed: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "run_id": run_id,
-        "round": 0,
-        "engine": current_engine("native"),
-        "dataset_id": "d-1",
-        "split_id": "s-1",
-        "book_id": BOOK,
-        "num_candidates": num_candidates,
-        "num_splits": num_splits,
-        "num_known": 0,
-        "space_digest": "0" * 32,
-        "limits": Limits(),
-        "unseeded_entries": (),
-        "scorers": ("score",),
-        "score_kind": "single",
-        "train_score": False,
-        "workers": 1,
-    }
-    return fields | changed
+    own: dict[str, Any] = {"run_id": run_id, "round": 0, "engine": current_engine("native"), "workers": 1}
+    return plans.plan_fields(**own | {"num_candidates": num_candidates, "num_splits": num_splits} | changed)
 
 
 def start_run(store: Store, run_id: str, *alphas: float, **changed: Any) -> RoundPlan:

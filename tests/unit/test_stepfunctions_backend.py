@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,22 @@ from jobspec.errors import (
 )
 from jobspec.runs.answers import Answer, write_answer
 from jobspec.runs.rounds import RoundPlan, commit_round, require_round
-from jobspec.settings import load_settings
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
-from submitter.backends.aws import world
-from submitter.backends.aws.backend import AwsBackend
-from submitter.backends.base import ArrayRequest, BackendContext, Presence, RequestState, backend_module
+from submitter.backends.base import ArrayRequest, BackendContext, RequestState, backend_module
 from submitter.backends.stepfunctions import presence
 from submitter.backends.stepfunctions.backend import StepFunctionsBackend
 from submitter.backends.stepfunctions.request import answers_of
-from submitter.cli.run_commands import cancel_run, show_logs, show_status
-from submitter.cloud.record import save_record
-from submitter.liveness import Liveness
+from submitter.cli.run_commands import show_logs, show_status
 from submitter.machines.orders import order_name
-from submitter.preparation import Desk
-from submitter.runner import Outcome, Runner
+from submitter.runner import RULE_SECONDS, Outcome
 from submitter.search import draft_next, keep
-from submitter.standing import RunState, read_standing
-from tests.unit.fakebatch import FakeBatch, FakeClients, make_record, make_stack
+from submitter.standing import RunState
+from submitter.stopping import TABLE_SECONDS
+from tests.unit.fakebatch import FakeBatch, FakeClients, make_record
 from tests.unit.fakestates import EXECUTION, FakeStates
 from tests.unit.pretend import Judge, PretendBackend, everything, make_pretended_search
+from tests.unit.scenes import CloudScene, at_the_stack
 from tests.unit.test_runner import first_only
 
 RECLAIMED = {"statusReason": "Host EC2 (instance i-1) terminated."}
@@ -134,64 +129,26 @@ def claim_for(store: Store, run_id: str, index: int, execution: str) -> None:
     assert store.create(Layout.claim(run_id, index, 0, 0), json.dumps(body).encode())
 
 
-class Scene:
-    """A store, a machine, and any number of desks."""
+class Scene(CloudScene):
+    """A machine, and any number of desks."""
+
+    on = "stepfunctions"
 
     def __init__(self, store: Store, cache: Path, clients: FakeClients, states: FakeStates) -> None:
-        self.store, self.clients, self.states = store, clients, states
-        self.machine = Machine(store, states, clients.batch)
-        self.search = make_pretended_search()
-        self.settings = replace(load_settings(), cache=cache)
-        self.said: list[str] = []
-        self.sleeps: Iterator[Callable[[], None]] = iter(())
-        self.clock = 0.0
-
-    @property
-    def batch(self) -> FakeBatch:
-        return self.clients.batch
-
-    @property
-    def run_id(self) -> str:
-        return self.search.run_id
-
-    @property
-    def desk(self) -> Desk:
-        return Desk(self.settings, self.store)
-
-    def live(self, cache: Path | None = None) -> Liveness:
-        settings = self.settings if cache is None else replace(self.settings, cache=cache)
-        return Liveness(settings, self.store, self.run_id, lambda: self.clock)
-
-    def backend(self, on: str = "stepfunctions") -> StepFunctionsBackend | AwsBackend:
-        context = BackendContext(self.settings, self.store, self.search.spec, None, "pretended")
-        made = StepFunctionsBackend if on == "stepfunctions" else AwsBackend
-        return made(context, world.open_world, sleep=self._sleep)
-
-    def runner(self, on: str = "stepfunctions", *, fresh: bool = False, cache: Path | None = None) -> Runner:
-        return Runner(self.store, self.backend(on), self.live(cache), fresh, self._sleep, say=self.said.append)
+        super().__init__(store, cache, clients)
+        self.states, self.machine = states, Machine(store, states, clients.batch)
 
     def run(self, *judges: Judge, on: str = "stepfunctions", fresh: bool = False) -> Outcome:
         self.machine.judges = [*judges] or [everything]
         return self.runner(on, fresh=fresh).run(self.search)
 
-    def state(self) -> RunState:
-        plan = require_round(self.store, self.run_id)
-        return read_standing(self.store, plan, None, alive=self.live().is_alive()).state
-
     @property
     def plan(self) -> RoundPlan:
         return require_round(self.store, self.run_id)
 
-    def presence(self) -> Presence:
-        return Presence(self.settings, self.store, self.run_id)
-
     def send_off(self) -> None:
         self.machine.paused = True
         assert self.runner().send_off(self.search) is not None
-
-    def _sleep(self, seconds: float) -> None:
-        self.clock += seconds
-        next(self.sleeps, lambda: None)()
 
 
 @pytest.fixture
@@ -199,14 +156,10 @@ def scene(store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     store, clients, states = open_store(store_url), FakeClients(), FakeStates()
     clients.stepfunctions = states  # type: ignore[attr-defined]
     store.url = "s3://bucket/foldfleet"  # a folder that pretends: an execution can read no other store than S3
-    monkeypatch.setattr(world, "make_clients", lambda: clients.typed)
-    monkeypatch.setattr(world, "find_stack", lambda _clients, _name: make_stack(store.url))
-    for remembered in (world.shared_clients, world.open_world):
-        remembered.cache_clear()
-    save_record(store, make_record())
-    yield Scene(store, cache, clients, states)
-    for remembered in (world.shared_clients, world.open_world):
-        remembered.cache_clear()
+    with at_the_stack(store, clients, monkeypatch):
+        scene = Scene(store, cache, clients, states)
+        monkeypatch.setattr("submitter.cli.run_commands.open_backend", scene.open_backend)
+        yield scene
 
 
 def go_on_after(scene: Scene, looks: int, *before: Callable[[], None]) -> None:
@@ -511,6 +464,20 @@ def test_a_cancelled_run_is_stopped_with_its_arrays_and_not_revived(scene: Scene
     assert scene.run().plan.round == 1
 
 
+def test_cancelling_does_not_wait_for_a_host_without_limit(scene: Scene) -> None:
+    scene.runner().send_off(scene.search)
+    for _ in range(2):
+        scene.machine.go_on()
+    scene.machine.paused = True
+    scene.finish_some()
+    with pytest.raises(TryLaterError) as told:
+        scene.cancel()
+    assert told.value.message.startswith(f"{scene.run_id} is cancelled; what is finished is kept. The reduce step on")
+    assert f"`submit status {scene.run_id}`" in told.value.message
+    assert {job["status"] for job in scene.batch.jobs.values()} == {"FAILED", "SUBMITTED"}  # the array; the reduce step
+    assert scene.clock < RULE_SECONDS + TABLE_SECONDS + 20
+
+
 def test_arrays_of_a_stopped_execution_are_alive_until_they_have_ended(scene: Scene) -> None:
     scene.runner().send_off(scene.search)
     scene.machine.go_on()
@@ -554,8 +521,7 @@ def test_a_round_that_is_added_while_somebody_cancels_is_stopped_too(
         return {}
 
     monkeypatch.setattr(scene.states, "stop_execution", stop_late)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    cancel_run(scene.desk, scene.run_id, as_json=True)
+    scene.cancel()
     document = json.loads(capsys.readouterr().out)
     assert (document["state"], document["round"], document["cells"]["done"]) == ("cancelled", 1, 2)
     assert scene.store.exists(Layout.stop(scene.run_id, 1))
@@ -569,7 +535,7 @@ def test_a_run_with_a_damaged_plan_can_be_cancelled(scene: Scene, on: str) -> No
     scene.runner(on).send_off(scene.search)
     scene.store.put(Layout.plan(scene.run_id, 0), b"{")
     with pytest.raises(DataError, match="asked to stop all the same"):
-        cancel_run(scene.desk, scene.run_id, as_json=True)
+        scene.cancel()
     assert scene.store.exists(Layout.stop(scene.run_id, 0))
     ended = [call for call in scene.batch.calls if call.startswith("TerminateJob")]
     assert ended == (["TerminateJob job-1", "TerminateJob job-0"] if on == "aws" else [])

@@ -34,6 +34,7 @@ NOT_SENT = "<the id of array {}>"
 class AwsBackend:
     """Send steps and tasks to the stack's queue; nothing of what was sent depends on this process."""
 
+    name = AWS
     survives = True
     default_numerics: Numerics = "portable"
 
@@ -44,10 +45,8 @@ class AwsBackend:
         *,
         now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        name: str = AWS,
     ) -> None:
-        check_numerics(context.spec.numerics, f"for --on {name}")
-        self.name = name
+        check_numerics(context.spec.numerics, f"for --on {self.name}")
         self._context = context
         self._open_world = open_world
         self._now = now
@@ -196,7 +195,14 @@ class AwsBackend:
     def _remote_steps(self) -> steps.RemoteSteps:
         if self._remote is None:
             context = self._context
-            self._remote = steps.RemoteSteps(self.world.clients, context.store, self.site, context.label, self._sleep)
+            self._remote = steps.RemoteSteps(
+                self.world.clients,
+                context.store,
+                self.site,
+                context.label,
+                self._sleep,
+                patience_s=context.patience_s,
+            )
         return self._remote
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -20,11 +21,11 @@ from jobspec.search.memo import source_path
 from jobspec.stores.layout import Layout
 from jobspec.stores.objects import is_object_url
 from submitter.backends.aws.presence import describe, failure_of, refusal_in, stream_of, tail
-from submitter.backends.aws.reasons import decode
-from submitter.backends.aws.request import Call, Site, step_call
-from submitter.backends.aws.sending import send
+from submitter.backends.aws.reasons import advise, decode
+from submitter.backends.aws.request import Call, Site, request_name, step_call
+from submitter.backends.aws.sending import find_beginning, send
 from submitter.backends.aws.states import state_of
-from submitter.backends.base import RequestState
+from submitter.backends.base import RequestState, UnstartedError
 from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.record import ImageRecord, Step
@@ -41,6 +42,9 @@ PATIENCE_SECONDS = 60.0
 
 _DEFAULT_FOLDS = "1000"
 _SHOWN_LINES = 3
+
+Sent = tuple[str, str, str]
+"""A request: its id, its name, and the token under which it answers."""
 
 
 def has_local_data(data: DataSpec) -> bool:
@@ -87,12 +91,22 @@ def desk_arguments(arguments: Sequence[str], engine: Engine) -> list[str]:
 class RemoteSteps:
     """Runs steps as requests, one at a time, and waits for their answers in the store."""
 
-    def __init__(self, clients: Clients, store: Store, site: Site, label: str, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        store: Store,
+        site: Site,
+        label: str,
+        sleep: Callable[[float], None],
+        *,
+        patience_s: float = math.inf,
+    ) -> None:
         self._clients = clients
         self._store = store
         self._site = site
         self._label = label
         self._sleep = sleep
+        self._patience_s = patience_s
         self._job_id: str | None = None
 
     def run(self, arguments: Sequence[str]) -> dict[str, Any]:
@@ -101,19 +115,20 @@ class RemoteSteps:
         Raises:
             FoldfleetError: what it refused with.
             TryLaterError: it did not end well for another reason, which is told.
+            UnstartedError: it waits for a host for longer than this desk does.
         """
-        step, token = arguments[0], f"{arguments[0]}-{uuid.uuid4().hex[:16]}"
-        call = self._call(arguments, token)
-        self._job_id = send(self._clients, call, self._sleep)
-        log.warning("Waiting for the %s step on AWS Batch (%s) ...", step, call["jobName"])
-        detail = self._await_end(self._job_id)
+        step, found = arguments[0], self._waiting(arguments)
+        job_id, name, token = found or self._send(arguments)
+        self._job_id = None if found else job_id  # what another desk sent is not this one's to end
+        log.warning("Waiting for the %s step on AWS Batch (%s) ...", step, name)
+        detail = self._await_end(job_id, f"The {step} step on AWS Batch ({name})")
         self._job_id = None
         answer = read_answer(self._store, token)
         if answer is not None and answer.error is not None:
             raise FoldfleetError.from_json(answer.error)
         if answer is not None and answer.answer is not None:
             return answer.answer
-        raise self._failed(step, str(call["jobName"]), detail)
+        raise self._failed(step, name, detail)
 
     def stop(self) -> None:
         """End the step that is running; its answer is of no use to anybody else."""
@@ -121,6 +136,24 @@ class RemoteSteps:
             job_id, self._job_id = self._job_id, None
             with explained("Ending a step on AWS Batch"):
                 self._clients.batch.terminate_job(jobId=job_id, reason="its desk was interrupted")
+
+    def _send(self, arguments: Sequence[str]) -> Sent:
+        token = f"{arguments[0]}-{uuid.uuid4().hex[:16]}"
+        call = self._call(arguments, token)
+        return send(self._clients, call, self._sleep), str(call["jobName"]), token
+
+    def _waiting(self, arguments: Sequence[str]) -> Sent | None:
+        """Return a reduce step that a desk left and no host has started: it will read all that is there."""
+        if arguments[0] != "reduce" or "--refit" in arguments:
+            return None
+        beginning = request_name(self._label, "reduce-")
+        found = describe(self._clients, find_beginning(self._clients, self._site.stack.queue_arn, beginning))
+        for job_id, detail in found.items():
+            told = detail.get("parameters") or {}
+            is_same = told.get("store") == self._site.store_url and told.get("run") == _options(arguments)["--run"]
+            if is_same and "answer" in told and state_of(detail) is RequestState.WAITING:
+                return job_id, str(detail["jobName"]), str(told["answer"])
+        return None
 
     def _call(self, arguments: Sequence[str], token: str) -> Call:
         step, options = arguments[0], _options(arguments)
@@ -143,8 +176,8 @@ class RemoteSteps:
         self._store.create(key, body)
         return f"{self._store.url}/{key}"
 
-    def _await_end(self, job_id: str) -> Mapping[str, Any]:
-        wait, unseen, told = FIRST_LOOK_SECONDS, 0.0, ""
+    def _await_end(self, job_id: str, what: str) -> Mapping[str, Any]:
+        wait, unseen, unstarted, told = FIRST_LOOK_SECONDS, 0.0, 0.0, ""
         while True:
             self._sleep(wait)
             detail = describe(self._clients, [job_id]).get(job_id)
@@ -154,9 +187,17 @@ class RemoteSteps:
             if detail is not None and state_of(detail).is_over:
                 return detail
             reason = decode(str((detail or {}).get("statusReason") or ""))
-            if reason is not None and reason.kind != "other" and reason.text != told:
-                told = reason.text
-                log.warning("It waits: %s. %s", reason.text, reason.remedy)
+            why = "" if reason is None or reason.kind == "other" else advise(reason, "latest")
+            if why and why != told:
+                told = why
+                log.warning("It waits: %s", why)
+            unstarted = unstarted + wait if detail is None or state_of(detail) is RequestState.WAITING else 0.0
+            if unstarted >= self._patience_s:
+                self._job_id = None  # what is sent stays: a host that comes later starts it
+                raise UnstartedError(
+                    f"{what} has waited for a host for {unstarted / 60:.0f} minutes, and goes on to do so without this "
+                    f"terminal{f': {why}' if why else '.'}"
+                )
             wait = min(wait * 1.5, LONGEST_LOOK_SECONDS)
 
     def _failed(self, step: str, name: str, detail: Mapping[str, Any]) -> FoldfleetError:
