@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-full aws-demo test test-thorough lint image bench lock clean runtime dev
+.PHONY: help demo demo-full aws-demo test test-thorough soak lint image bench lock clean runtime dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: lint ## make the environment, then lint, check types and run every test
 
 test-thorough: dev ## the tests that `make test` leaves out: a crash at every single write, every place and story
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "thorough and not soak" $(ARGS)
+
+soak: dev ## more seeds and places of what the other two test already, for an hour of an idle machine
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m soak $(ARGS)
 
 lint: dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -111,8 +111,9 @@ def test_hosts_reclaimed_at_random_moments_cost_only_what_was_in_flight(
     logger.info("seed=%d tries=%d cells_again=%d strikes=%s", seed, len(hunt.endings()), again, strikes)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.thorough), pytest.param(1, marks=pytest.mark.soak)]
+)
 def test_a_second_host_may_go_while_the_first_ones_tasks_are_tried_again(
     make_hunt: MakeHunt, submit: Submit, seed: int
 ) -> None:

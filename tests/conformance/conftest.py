@@ -26,13 +26,33 @@ EVERY_TIME = (
     "everywhere[aws-s3-two_scores_and_train_scores]",
     "only[local-s3]",
 )
-"""What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs the rest."""
+"""What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs more."""
+
+ON_AN_IDLE_MACHINE = (
+    "everywhere[local-s3-weights_and_float32]",
+    "everywhere[local-s3-a_random_search]",
+    "everywhere[docker-folder-groups_in_a_table]",
+    "everywhere[docker-folder-fits_that_fail]",
+    "everywhere[docker-s3-weights_and_float32]",
+    "everywhere[docker-s3-a_random_search]",
+    "completes[local-s3]",
+    "completes[docker-folder]",
+    "only[local-folder]",
+    "only[docker-s3]",
+    "digest[local-s3]",
+    "digest[docker-folder]",
+)
+"""Left to `make soak`: their backend and their store run the same beside another store and another backend."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to `make test-thorough` what takes a minute of processes and shows little more."""
     for item in items:
-        if "tests/conformance" in item.path.as_posix() and not any(name in item.name for name in EVERY_TIME):
+        if "tests/conformance" not in item.path.as_posix():
+            continue
+        if any(item.name.endswith(name) for name in ON_AN_IDLE_MACHINE):
+            item.add_marker(pytest.mark.soak)
+        elif not any(item.name.endswith(name) for name in EVERY_TIME):
             item.add_marker(pytest.mark.thorough)
 
 

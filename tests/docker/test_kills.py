@@ -25,6 +25,8 @@ REST_S = 0.5
 TASKS_PER_FOLD = {1: 2, 2: 1}
 """By the vCPUs of a task, with two CPUs given to the run."""
 
+SEEDS = [pytest.param(0, marks=pytest.mark.thorough), pytest.param(1, marks=pytest.mark.soak)]
+
 MakeHunt = Callable[..., Hunt]
 
 
@@ -114,8 +116,7 @@ def test_every_step_may_be_killed(make_hunt: MakeHunt, waiting_image: str, submi
     check(hunt, answer["run_id"], submit)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_command_line_and_its_recovery_may_be_killed(
     make_hunt: MakeHunt, witness_image: str, submit: Submit, store_url: str, seed: int
 ) -> None:
@@ -155,8 +156,7 @@ def kill_recovery(hunt: Hunt, arguments: tuple[object, ...], chance: random.Rand
         cli.communicate()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_on_s3_at_most_a_flush_and_the_cells_in_flight_are_lost(
     make_hunt: MakeHunt, resting_image: str, submit: Submit, s3_url: str, seed: int
 ) -> None:

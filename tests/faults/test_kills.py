@@ -99,7 +99,7 @@ def work(cli: psutil.Process) -> psutil.Process:
     return host(cli).children()[0]
 
 
-SEEDS = [0, pytest.param(1, marks=pytest.mark.thorough)]
+SEEDS = [0, pytest.param(1, marks=pytest.mark.soak)]
 
 
 def worker(cli: psutil.Process) -> psutil.Process:

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -152,7 +152,13 @@ def reduce_at_once(store: Store, seed: int, stages: list[Stage]) -> Reduction:
     return reduction
 
 
-@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.thorough) for part in range(2, 10))])
+def _rarely(thorough: Iterable[int], soak: Iterable[int]) -> Iterator[Any]:
+    """Give seeds to `make test-thorough` and to `make soak`."""
+    for marks, seeds in ((pytest.mark.thorough, thorough), (pytest.mark.soak, soak)):
+        yield from (pytest.param(seed, marks=marks) for seed in seeds)
+
+
+@pytest.mark.parametrize("part", [0, 1, *_rarely(range(2, 5), range(5, 10))])
 def test_racing_reducers_in_a_folder_never_take_cells_away(tmp_path: Path, stages: list[Stage], part: int) -> None:
     store = open_store(str(tmp_path / "store"))
     killed = 0
@@ -162,7 +168,7 @@ def test_racing_reducers_in_a_folder_never_take_cells_away(tmp_path: Path, stage
     assert killed >= 2, "nobody died"
 
 
-@pytest.mark.parametrize("five", [0, *(pytest.param(five, marks=pytest.mark.thorough) for five in range(1, 10))])
+@pytest.mark.parametrize("five", [0, *_rarely(range(1, 4), range(4, 10))])
 def test_racing_reducers_in_s3_never_take_cells_away(s3_url: str, stages: list[Stage], five: int) -> None:
     store = open_store(s3_url)
     for seed in range(5 * five, 5 * five + 5):
