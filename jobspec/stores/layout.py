@@ -85,9 +85,9 @@ class Layout:
         return "answers/"
 
     @staticmethod
-    def upload(digest: str, name: str) -> str:
-        """Return the key of a file that a desk hands to a step elsewhere; ``digest`` is that of its bytes."""
-        return f"uploads/{digest}/{name}"
+    def upload(token: str, name: str) -> str:
+        """Return the key of a file that is handed to a step elsewhere, which answers under this token."""
+        return f"uploads/{token}/{name}"
 
     @staticmethod
     def uploads() -> str:

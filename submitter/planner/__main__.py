@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 import time
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -42,10 +43,18 @@ def _answer(options: argparse.Namespace) -> Order:
     store = open_store(_store_of(options.site))
     earlier = read_answer(store, token)
     if earlier is not None and earlier.answer is not None:  # the machine may have read it by now
-        return Order.model_validate(earlier.answer)
+        return _earlier(earlier.answer)
     order = _make(options, token, store)
     write_answer(store, token, Answer(int(ExitCode.OK), order.model_dump(mode="json"), None))
     return order
+
+
+def _earlier(answer: dict[str, Any]) -> Order:
+    """Return what an earlier attempt at this step has answered; the image may have been replaced between the two."""
+    try:
+        return Order.model_validate(answer)
+    except ValidationError:
+        return refusal(UsageError(f"An image of another version has answered. To make them one, {ONE_VERSION}."))
 
 
 def _make(options: argparse.Namespace, token: str, store: Store) -> Order:

@@ -211,7 +211,7 @@ class Planner:
             return self._prepare(loaded, fleet, token)
         answer = read_answer(self.store, token)
         if answer is not None and answer.error is not None:
-            raise _final(FoldfleetError.from_json(self._renamed(answer.error, loaded)))
+            raise _final(FoldfleetError.from_json(self._renamed(answer.error, loaded, token)))
         if answer is None or answer.answer is None:
             raise UnansweredError(
                 f"The prepare step of {loaded.spec.name} ended without an answer: it was killed (too little memory? "
@@ -220,10 +220,10 @@ class Planner:
             )
         return Inspection.model_validate(answer.answer)
 
-    def _renamed(self, error: dict[str, Any], loaded: LoadedSpec) -> dict[str, Any]:
+    def _renamed(self, error: dict[str, Any], loaded: LoadedSpec, token: str) -> dict[str, Any]:
         """Call the spec what its author calls it; the prepare step read a copy."""
         message = str(error.get("message", ""))
-        return error | {"message": message.replace(kept_url(self.store, loaded.text), loaded.locations.name)}
+        return error | {"message": message.replace(kept_url(self.store, token), loaded.locations.name)}
 
     def _prepare_token(self, loaded: LoadedSpec, engine: Engine) -> str:
         facts = "\0".join([self.ask.execution, hashlib.sha256(loaded.text).hexdigest(), engine.engine_id])
@@ -231,7 +231,7 @@ class Planner:
 
     def _prepare(self, loaded: LoadedSpec, fleet: StackFleet, token: str) -> Order:
         self._check_time(loaded.spec.name)
-        url = keep_text(self.store, loaded.text)
+        url = keep_text(self.store, loaded.text, token)
         label = loaded.spec.name
         call = step_call(fleet, "prepare", label, token, {"store": self.store.url, "spec": url})
         name = request_name(label, token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 
@@ -58,19 +57,23 @@ def read_source(site: Site, ask: Ask, store: Store) -> LoadedSpec:
     return loaded
 
 
-def keep_text(store: Store, text: bytes) -> str:
-    """Keep a spec's text where the prepare step finds it, whatever becomes of its source; return its URL."""
-    store.create(_kept(text), text)
-    return kept_url(store, text)
+def keep_text(store: Store, text: bytes, token: str) -> str:
+    """Keep a spec's text where the prepare step with this token finds it, whatever becomes of its source.
+
+    Returns:
+        Its URL. It is as young as its reader, so that no `submit gc` takes it from under a step that waits for a host.
+    """
+    store.create(_kept(token), text)
+    return kept_url(store, token)
 
 
-def kept_url(store: Store, text: bytes) -> str:
-    """Return where a spec's text is kept."""
-    return f"{store.url}/{_kept(text)}"
+def kept_url(store: Store, token: str) -> str:
+    """Return where the text of a spec is kept for a prepare step."""
+    return f"{store.url}/{_kept(token)}"
 
 
-def _kept(text: bytes) -> str:
-    return Layout.upload(hashlib.sha256(text).hexdigest(), "spec.yaml")
+def _kept(token: str) -> str:
+    return Layout.upload(token, "spec.yaml")
 
 
 def _read_upload(site: Site, upload: Upload, store: Store) -> tuple[bytes, str]:

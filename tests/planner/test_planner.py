@@ -288,6 +288,14 @@ def test_an_answer_that_is_there_stays(here: Stack) -> None:
     assert told(here).message == "earlier"
 
 
+def test_an_answer_of_another_version_stays_for_the_machine_to_judge(here: Stack) -> None:
+    earlier = Order(next="done").model_dump(mode="json") | {"moon": 1}
+    write_answer(here.store.folder, "t-p1", Answer(0, earlier, None))
+    assert entry.main(arguments(here)) == 0
+    kept = read_answer(here.store.folder, "t-p1")
+    assert kept is not None and kept.answer == earlier
+
+
 def test_a_machine_of_another_version_is_told_so(here: Stack) -> None:
     site = json.dumps(json.loads(here.site.model_dump_json()) | {"moon": 1})
     assert entry.main(arguments(here, site=site)) == 0

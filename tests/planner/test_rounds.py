@@ -157,6 +157,19 @@ def test_a_missing_model_is_made(stack: Stack) -> None:
     assert done.summary["files"]["model"].endswith("model.joblib")
 
 
+def test_very_long_parameters_are_not_told_again(stack: Stack) -> None:
+    execution, order = stack.prepared()
+    stack.work(order)
+    key = Layout.view(order.run_id, "best.json")
+    view = json.loads(stack.store.folder.get(key))
+    view["best"]["params"] = {f"class {i}": i for i in range(2000)}
+    stack.store.folder.put(key, json.dumps(view).encode())
+    done = execution.ask(run=order.run_id, spec=None)
+    assert done.summary is not None
+    assert (done.summary["best"]["params"], done.summary["best"]["candidate"]) == (None, 0)
+    assert len(done.model_dump_json()) < 10_000
+
+
 @pytest.mark.parametrize("judge", [lose, miss])
 def test_what_is_unfinished_is_a_round_of_its_own(stack: Stack, judge: Any) -> None:
     execution, order = stack.prepared()

@@ -103,8 +103,8 @@ def test_an_uploaded_spec_is_that_very_object(bucket: Bucket, name: str) -> None
     order = bucket.ask(upload=bucket.upload(bucket.site.spec_prefix + name, body))
     assert order.next == "prepare"
     assert order.prepare is not None
-    # Prepare reads a copy: its own key is plain, and no later upload changes it.
-    assert order.prepare.spec == f"{bucket.store.url}/{Layout.upload(hashlib.sha256(body).hexdigest(), 'spec.yaml')}"
+    # Prepare reads a copy: its own key is plain, no later upload changes it, and it is no older than its reader.
+    assert order.prepare.spec == f"{bucket.store.url}/{Layout.upload(order.prepare.token, 'spec.yaml')}"
     assert bucket.store.get(order.prepare.spec.removeprefix(f"{bucket.store.url}/")) == body
 
 

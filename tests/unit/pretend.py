@@ -158,7 +158,8 @@ class PretendBackend:
         states = read_rows(self.store, plan).table["state"].to_pylist()
         lost = states.count("lost")
         done = len(states) - lost
-        best = {"candidate": 0, "params": {"C": 1}, "mean_test_score": 0.5, "ranked_by": "score"}
+        best = {"candidate": 0, "estimator": "SVC(C=1)", "params": {"C": 1}, "mean_test_score": 0.5}
+        best["ranked_by"] = "score"
         view = {
             "run_id": run_id,
             "round": plan.round,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,19 @@ def test_the_second_call_starts_nothing(scene: Scene) -> None:
     outcome = scene.run()
     assert scene.backend.calls == []
     assert (outcome.fits, outcome.reused, outcome.fit_s) == (0, 6, 0.0)
+
+
+def test_what_a_step_elsewhere_told_in_short_is_whole_at_the_desk(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = PretendBackend.step
+
+    def tell_in_short(self: PretendBackend, arguments: Sequence[str], reads: Sequence[Path] = ()) -> dict[str, Any]:
+        told = step(self, arguments, reads)
+        return told | {"best": told["best"] | {"params": None}} if arguments[0] == "reduce" else told
+
+    monkeypatch.setattr(PretendBackend, "step", tell_in_short)
+    assert scene.run().summary["best"]["params"] == {"C": 1}
 
 
 def test_claims_and_handles_are_recorded(scene: Scene) -> None:

@@ -19,6 +19,7 @@ from jobspec.grammar.yamlfile import MAX_BYTES
 from jobspec.protocol import NO_ANSWER, prepare_arguments, reduce_arguments, refit_arguments
 from jobspec.runs.answers import Answer, check_token, read_answer, write_answer
 from jobspec.runs.rounds import commit_round
+from jobspec.runs.views import NAME_WORDS, short
 from jobspec.search.memo import recall
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.folder import FolderStore
@@ -60,6 +61,22 @@ def run_step(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> tuple[i
         os.dup2(output, 1)
         os.close(output)
     return exit_code, json.loads(capfd.readouterr().out)
+
+
+def test_parameters_too_long_for_an_execution_are_not_in_an_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = {f"class {i}": i for i in range(2000)}
+    best = {"candidate": 3, "estimator": f"SVC(class_weight={weights})", "params": {"class_weight": weights}}
+    monkeypatch.setattr("containers.views.reduce.reduce_run", lambda _store, _run: {"best": dict(best), "files": {}})
+    arguments = reduce_arguments(store.url, "r-1")
+    assert run_step(arguments, capfd)[1]["best"] == best
+    assert run_step([*arguments, "--answer", "t"], capfd)[0] == 0
+    answer = read_answer(store, "t")
+    assert answer is not None and answer.answer is not None
+    told = answer.answer["best"]
+    assert (told["candidate"], told["params"], len(told["estimator"])) == (3, None, NAME_WORDS + 4)
+    assert short(None) is None and short(told | {"params": {"C": 1}})["params"] == {"C": 1}  # type: ignore[index]
 
 
 # --- answers in the store -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import uuid
@@ -158,7 +157,7 @@ class RemoteSteps:
     def _call(self, arguments: Sequence[str], token: str) -> Call:
         step, options = arguments[0], _options(arguments)
         if step == "prepare":
-            url = self._upload(Path(options["--spec"]))
+            url = self._upload(Path(options["--spec"]), token)
             unusual = options.get("--max-folds") != _DEFAULT_FOLDS or "--allow-small-classes" in arguments
             command = [url if part == options["--spec"] else part for part in arguments] if unusual else None
             parameters = {"store": self._site.store_url, "spec": url}
@@ -170,10 +169,9 @@ class RemoteSteps:
         told = None if command is None else [*command, *answer_arguments(token)]
         return step_call(self._site, step, self._label, token, parameters, told)
 
-    def _upload(self, spec: Path) -> str:
-        body = spec.read_bytes()
-        key = Layout.upload(hashlib.sha256(body).hexdigest(), "spec.yaml")
-        self._store.create(key, body)
+    def _upload(self, spec: Path, token: str) -> str:
+        key = Layout.upload(token, "spec.yaml")  # as young as its reader: `submit gc` removes old ones
+        self._store.create(key, spec.read_bytes())
         return f"{self._store.url}/{key}"
 
     def _await_end(self, job_id: str, what: str) -> Mapping[str, Any]:
