@@ -21,10 +21,10 @@ from jobspec.stores.sealed import seal, unseal
 PARQUET, CSV, BEST = "cv_results.parquet", "cv_results.csv", "best.json"
 TABLES = (PARQUET, CSV)
 
-MOST_WORDS = 8_000
+LONGEST_CANDIDATE = 8_000
 """Characters of a candidate in what is told of a run: an execution of Step Functions holds 256 KiB in all."""
 
-NAME_WORDS = 300
+LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ def check_table(best: dict[str, Any], name: str, body: bytes, url: str) -> None:
 
 def short(best: dict[str, Any] | None) -> dict[str, Any] | None:
     """Return a best candidate as it is told to others; very long parameters are null there, best.json holds them."""
-    if best is None or len(json.dumps([best["estimator"], best["params"]])) <= MOST_WORDS:
+    if best is None or len(json.dumps([best["estimator"], best["params"]])) <= LONGEST_CANDIDATE:
         return best
-    return best | {"estimator": f"{best['estimator'][:NAME_WORDS]} ...", "params": None}
+    name = best["estimator"]
+    return best | {"estimator": name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]} ...", "params": None}
 
 
 def encode_best(best: dict[str, Any]) -> bytes:

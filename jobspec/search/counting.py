@@ -14,7 +14,7 @@ from jobspec.grammar.values import Generator
 LARGEST_SHOWN = 10**18
 """Above, a number is told as a power of ten: nobody reads more digits, and Python refuses to write some thousands."""
 
-_REPEATED: Mapping[str, Mapping[str, int]] = {
+_FACTORS: Mapping[str, Mapping[str, int]] = {
     "GroupKFold": {"n_splits": 5},
     "GroupShuffleSplit": {"n_splits": 5},
     "KFold": {"n_splits": 5},
@@ -66,7 +66,7 @@ def show_number(number: int) -> str:
 def _count_splits(cv: int | CvSpec) -> int | None:
     if isinstance(cv, int):
         return cv
-    factors = [cv.params.get(name, default) for name, default in _REPEATED.get(cv.kind, {}).items()]
+    factors = [cv.params.get(name, default) for name, default in _FACTORS.get(cv.kind, {}).items()]
     # What is no such number is refused by scikit-learn itself, in the prepare step.
     known = factors and all(type(factor) is int and factor >= 1 for factor in factors)
     return prod(factors) if known else None

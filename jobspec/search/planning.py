@@ -109,21 +109,20 @@ def plan_arrays(num_tasks: int) -> list[ArrayPlan]:
     return [ArrayPlan(start, stop - start) for start, stop in pairwise(bounds)]
 
 
-def check_cells(count: CellCount | int, max_cells: int) -> None:
+def check_cells(count: CellCount, max_cells: int) -> None:
     """Refuse a search that is larger than the user can have meant.
 
     Args:
-        count: the cells, as a spec alone tells them or, as a number, those of the data.
+        count: the cells, as a spec alone or with the data tells them.
         max_cells: how many are run.
 
     Raises:
         LimitError: more cells than ``max_cells``.
     """
-    cells = CellCount(count) if isinstance(count, int) else count
-    if cells.num_cells > max_cells:
+    if count.num_cells > max_cells:
         raise LimitError(
-            f"The search has {cells}; at most {max_cells:,} are run without being asked. Make the grid smaller, use "
-            f"`search: {{kind: random, n_iter: 500}}` or fewer folds, or add --max-cells {cells.knob}."
+            f"The search has {count}; at most {max_cells:,} are run without being asked. Make the grid smaller, use "
+            f"`search: {{kind: random, n_iter: 500}}` or fewer folds, or add --max-cells {count.knob}."
         )
 
 

@@ -30,22 +30,23 @@ def enable(
         typer.Option("--data-prefix", metavar="PREFIX/", help="Where data for templates are; '' for nowhere."),
     ] = None,
     notify: Annotated[
-        str | None, typer.Option("--notify", metavar="ARN", help="An SNS topic that hears of ends; '' for none.")
+        str | None,
+        typer.Option("--notify", metavar="ARN", help="An SNS topic that hears of starts and ends; '' for none."),
     ] = None,
     max_cells: Annotated[
-        int | None, typer.Option("--max-cells", metavar="N", help="Refuse a larger upload. [default: 100,000]")
+        int | None, typer.Option("--max-cells", metavar="N", help="Most cells of a search. [default: 100,000]")
     ] = None,
     max_hours: Annotated[
-        int | None, typer.Option("--max-hours", metavar="H", help="Longest search. [default: 24]")
+        int | None, typer.Option("--max-hours", metavar="H", help="Most hours of a search. [default: 24]")
     ] = None,
     max_vcpu_hours: Annotated[
-        int | None, typer.Option("--max-vcpu-hours", metavar="V", help="Largest search. [default: 500]")
+        int | None, typer.Option("--max-vcpu-hours", metavar="V", help="Most vCPU-hours of a search. [default: 500]")
     ] = None,
     max_task_vcpus: Annotated[
-        int | None, typer.Option("--max-task-vcpus", metavar="N", help="Largest task. [default: 16]")
+        int | None, typer.Option("--max-task-vcpus", metavar="N", help="Most vCPUs of a task. [default: 16]")
     ] = None,
     max_task_memory_gib: Annotated[
-        int | None, typer.Option("--max-task-memory-gib", metavar="G", help="Largest task. [default: 64]")
+        int | None, typer.Option("--max-task-memory-gib", metavar="G", help="Most GiB of a task. [default: 64]")
     ] = None,
     stack: StackName = None,
     yes: Yes = False,
@@ -53,7 +54,8 @@ def enable(
 ) -> int:
     """Let uploads and schedules start searches; shows what would change in the stack, then asks.
 
-    Typed again, it changes what its options name and keeps the rest. The ceilings bind what nobody starts from a desk.
+    Typed again, it changes what its options name and keeps the rest. The ceilings (--max-...) bind what nobody starts
+    from a desk.
     """
     from submitter.cli.events_commands import enable_events
     from submitter.cli.infra_commands import UpFlags

@@ -12,6 +12,7 @@ from typing import Any
 from jobspec.errors import ExitCode, NotFoundError
 from jobspec.grammar.load import check_no_file, load
 from jobspec.stores.base import open_store
+from submitter.backends.aws.shape import check_numerics
 from submitter.cli.display import count
 from submitter.cli.events_printing import arrivals_table, print_events, schedules_table, templates_table
 from submitter.cli.infra_commands import UpFlags, change_stack, name_of, up_document
@@ -160,6 +161,7 @@ def list_arrivals(stack: str | None, limit: int, *, as_json: bool) -> int:
 def store_template(name: str, path: Path, stack: str | None, *, as_json: bool) -> int:
     """Check a template spec, store it, and tell where data start it."""
     loaded = load(path)
+    check_numerics(loaded.spec.numerics, "for a template")
     check_template(name, loaded)
     deployed = find_stack(make_clients(), name_of(stack))
     saved = save_template(open_store(deployed.store_url), deployed, name, loaded, time.time())
@@ -195,6 +197,7 @@ def save_planned(planned: Planned, stack: str | None, *, as_json: bool) -> int:
     timezone = check_timezone(planned.timezone)
     expression = check_expression(planned.expression, timezone, datetime.now(UTC))
     loaded = load(planned.spec)
+    check_numerics(loaded.spec.numerics, "for a scheduled search")
     check_no_file(loaded, "a scheduled search")
     name = check_name(planned.name or loaded.spec.name)
     clients = make_clients()

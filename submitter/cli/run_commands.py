@@ -252,8 +252,11 @@ def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness, slee
     plan, num_done = standing.plan, standing.cells.done
     if live.survives:
         if _adds_nothing(standing):
-            outcome = "there is no table" if standing.view is None else "the table stays as it is"
-            say(f"Nothing new had been finished, so {outcome}.")
+            say(
+                "Nothing had been finished, so there is no table."
+                if standing.view is None
+                else "No more had been finished than the table holds, which stays as it is."
+            )
             return
         say(f"Nothing works on {plan.run_id} any more. Waiting for the table of what is finished ...")
     with closing(_backend_of(desk, search, plan, patience_s=TABLE_SECONDS)) as backend:
@@ -267,8 +270,8 @@ def _reduce(desk: Desk, search: Search, standing: Standing, live: Liveness, slee
             raise InterruptedRun(f"{plan.run_id} is cancelled, but its table was not made.") from None
         except UnstartedError as error:
             raise UnstartedError(
-                f"{plan.run_id} is {standing.state.value}; what is finished is kept. {error.message} It makes the "
-                f"table: `submit status {plan.run_id}` tells when that is there."
+                f"{plan.run_id} is {standing.state.value}; what is finished is kept. {error.message} Once one "
+                f"starts it, it makes the table: `submit status {plan.run_id}` tells when that is there."
             ) from None
 
 

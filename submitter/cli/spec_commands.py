@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jobspec.errors import ExitCode, UsageError
 from jobspec.runs.rounds import Draft, latest_round
+from jobspec.search.counting import CellCount
 from jobspec.search.memo import PrepareOptions
 from jobspec.search.planning import MAX_CELLS, check_cells
 from jobspec.settings import DEFAULT_STORE, load_settings
@@ -120,7 +121,7 @@ def run_spec(path: Path, flags: SpecFlags, run: RunFlags) -> int:
     except NotSeenHereError:
         return _answer_unknown(path, as_json=flags.as_json)
     with closing(prepared.backend):
-        check_cells(prepared.search.num_cells, run.max_cells)
+        check_cells(CellCount(prepared.search.num_cells), run.max_cells)
         if run.dry_run:
             _answer_plan(prepared, _draft(desk, prepared, fresh=run.fresh), as_json=flags.as_json, with_request=True)
             return ExitCode.OK

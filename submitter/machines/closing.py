@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from jobspec.stores.layout import Layout
 from submitter.machines.names import Names
@@ -32,16 +32,18 @@ def failure(error: str, message: str) -> State:
     return end(FAILED, "failed", message, f"foldfleet.{error}")
 
 
-def telling(names: Names, detail: State, *, notify: bool, then: str) -> dict[str, State]:
-    """Return the states that tell of ``$.end``: an event on the default bus, and a notice if there is a topic.
+def telling(names: Names, detail: State, *, notify: bool, then: str, silent: str | None = None) -> dict[str, State]:
+    """Return the states that tell of ``$.end``: a notice if there is a topic, and an event on the default bus.
 
     Neither may hold up an execution: what cannot be told is passed over. What was told stays under ``$.told``.
 
     Args:
         names: the stack's.
-        detail: what the event tells beside ``$.end``; of another execution than this one also which, and since when.
+        detail: what is told beside ``$.end``, ``$.upload`` and ``$.schedule``; of another execution than this one also
+            which, and since when.
         notify: publish to ``$.topic``, which is empty where there is none.
         then: where both lead.
+        silent: where an end leads whose type is empty: it is neither; needs ``notify``.
     """
     told = {
         "format_version": FORMAT_VERSION,
@@ -50,23 +52,29 @@ def telling(names: Names, detail: State, *, notify: bool, then: str) -> dict[str
         "started.$": "$$.Execution.StartTime",
         "state.$": "$.end.state",
         "message.$": "$.end.message",
+        "upload.$": "$.upload",
+        "schedule.$": "$.schedule",
         **detail,
     }
     entry = {"Source": SOURCE, "DetailType.$": "$.end.type", "Detail.$": "$.told"}
-    after = "Topic" if notify else then
     states = {
-        "Tell": compose(told, "$.told", "Event"),
-        "Event": request(names, "events:putEvents", {"Entries": [entry]}, then=after, failed=after),
+        "Tell": compose(told, "$.told", "Topic" if notify else "Event"),
+        "Event": request(names, "events:putEvents", {"Entries": [entry]}, then=then, failed=then),
     }
     if notify:
         notice = {"TopicArn.$": "$.topic", "Subject.$": "$.end.type", "Message.$": "$.told"}
-        states["Topic"] = choice(when("$.topic", "StringMatches", "arn:*", "Notify"), default=then)
-        states["Notify"] = request(names, "sns:publish", notice, then=then, failed=then)
+        unsaid = [] if silent is None else [when("$.end.type", "StringEquals", "", silent)]
+        states["Topic"] = choice(*unsaid, when("$.topic", "StringMatches", "arn:*", "Notify"), default="Event")
+        states["Notify"] = request(names, "sns:publish", notice, then="Event", failed="Event")
     return states
 
 
-def keeping(names: Names, *, then: str, count: bool = True) -> dict[str, State]:
-    """Return the states that keep ``$.told`` as an outcome and, with ``count``, count it if it is a refusal.
+Counted = Literal["refused", "all", "none"]
+"""Which ends the metric counts."""
+
+
+def keeping(names: Names, *, then: str, count: Counted = "refused") -> dict[str, State]:
+    """Return the states that keep ``$.told`` as an outcome, and count it.
 
     Its key is made of the execution that it tells of: told twice, it is one object. Step Functions writes what it puts
     into S3 as JSON, a text in quotation marks: so it is an object at once.
@@ -79,14 +87,15 @@ def keeping(names: Names, *, then: str, count: bool = True) -> dict[str, State]:
         "ContentType": "application/json",
         "Body.$": "$.told",
     }
-    after = "Kind" if count else then
+    after = {"refused": "Kind", "all": "Metric", "none": then}[count]
     states = {"Keep": request(names, "aws-sdk:s3:putObject", outcome, then=after, failed=after)}
-    if count:
+    if count != "none":
         dimensions = [{"Name": "Stack", "Value": names.stack}]
         metric: dict[str, Any] = {
             "Namespace": SOURCE,
             "MetricData": [{"MetricName": METRIC, "Value": 1, "Unit": "Count", "Dimensions": dimensions}],
         }
-        states["Kind"] = choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then)
         states["Metric"] = request(names, "aws-sdk:cloudwatch:putMetricData", metric, then=then, failed=then)
+    if count == "refused":
+        states["Kind"] = choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then)
     return states

@@ -19,7 +19,6 @@ from submitter.machines.states import (
     catch,
     choice,
     compose,
-    copy,
     join,
     request,
     resource,
@@ -37,6 +36,9 @@ OWN_ERRORS: Final = "foldfleet.*"
 ORDERED, NAMED, UPLOADED, ARRIVED = "$.in.round.run_id", "$.in.run", "$.in.upload", "$.in.object.key"
 """Where inputs say what they are about: a desk's, another program's, the intake machine's, and to that machine."""
 
+PLANNED: Final = "$.in.schedule"
+"""Where the intake machine says which schedule a search is of."""
+
 
 def conclude_definition(names: Names) -> dict[str, Any]:
     """Return the definition of the conclude machine: pure.
@@ -50,7 +52,6 @@ def conclude_definition(names: Names) -> dict[str, Any]:
         "cells": None,
         "best": None,
         "files": None,
-        "upload.$": "$.upload",
     }
     return {
         "Comment": "Reduces what is there after an array has ended, and tells of executions that cannot",
@@ -62,7 +63,7 @@ def conclude_definition(names: Names) -> dict[str, Any]:
             _looking(names),
             _wording(),
             telling(names, detail, notify=True, then="Keep"),
-            keeping(names, then="Over", count=False),
+            keeping(names, then="Over", count="none"),
             {"Over": {"Type": "Succeed"}},
         ),
     }
@@ -70,22 +71,23 @@ def conclude_definition(names: Names) -> dict[str, Any]:
 
 def _after_array(names: Names) -> dict[str, State]:
     """Return the states that reduce; of an array that an execution sent, that makes the views, unless it has ended."""
-    ask = request(
-        names,
-        "aws-sdk:sfn:describeExecution",
-        {"ExecutionArn.$": "$.execution"},
-        then="Running",
-        failed="Reduce",
-        ResultSelector={"status.$": "$.Status"},
-        ResultPath="$.at",
-    )
+
+    def ask(then: str) -> State:
+        selected = {"ResultSelector": {"status.$": "$.Status"}, "ResultPath": "$.at"}
+        sender = {"ExecutionArn.$": "$.execution"}
+        return request(names, "aws-sdk:sfn:describeExecution", sender, then=then, failed="Reduce", **selected)
+
+    runs = when("$.at.status", "StringEquals", "RUNNING")
     return {
         "Sender": choice(
             both(when("$.execution", "IsPresent", True), when("$.execution", "StringMatches", "arn:*"), to="Ask"),
             default="Reduce",
         ),
-        "Ask": ask,
-        "Running": choice(when("$.at.status", "StringEquals", "RUNNING", "Over"), default="Reduce"),
+        "Ask": ask("Running"),
+        "Running": choice(runs | {"Next": "Pause"}, default="Reduce"),
+        "Pause": {"Type": "Wait", "Seconds": LOOK_AGAIN_SECONDS, "Next": "AskAgain"},
+        "AskAgain": ask("StillRuns"),
+        "StillRuns": choice(runs | {"Next": "Over"}, default="Reduce"),
         "Reduce": _reduce(names),
     }
 
@@ -127,7 +129,7 @@ def _looking(names: Names) -> dict[str, State]:
         "in": {},
     }
     known = {
-        **_kept("ended", "status", "token", "topic", "why"),
+        **_kept("ended", "status", "token", "topic"),
         "started.$": "$.at.StartDate",
         "in.$": "States.StringToJson($.at.Input)",
     }
@@ -153,10 +155,9 @@ def _looking(names: Names) -> dict[str, State]:
         ),
         # One that somebody lets go on (a redrive) tells of its next end itself.
         "Wait": {"Type": "Wait", "Seconds": LOOK_AGAIN_SECONDS, "Next": "Look"},
-        "Why": compose({"text.$": "States.Format(' ({})',$.at.Cause)"}, "$.at.why", "Because"),
-        "Because": copy("$.at.why.text", "$.why", "Known"),
-        # A state may know no more than 256 KiB: the text of the input is dropped here, the input in the next state.
-        "Known": compose(known, "$", "How"),
+        # A state may know no more than 256 KiB: what is not told is dropped here, and the input in the next state.
+        "Why": compose(known | {"why.$": "States.Format(' ({})',$.at.Cause)"}, "$", "How"),
+        "Known": compose(known | {"why": ""}, "$", "How"),
     }
 
 
@@ -165,7 +166,13 @@ def _wording() -> dict[str, State]:
     uploaded = [when(f"{UPLOADED}.{part}", "IsPresent", True) for part in ("kind", "bucket", "key")]
     arrived = [when(path, "IsPresent", True) for path in ("$.in.kind", "$.in.bucket", ARRIVED)]
     arrival = {"kind.$": "$.in.kind", "bucket.$": "$.in.bucket", "key.$": ARRIVED}
+    planned = f"{PLANNED}.name"
+    clock = [when(path, "IsPresent", True) for path in ("$.in.time", "$.in.name")]
     how, find = "$.how.text,$.why", "names it and `submit resume RUN` goes on; else"
+    of_schedule = (
+        "'The search of the schedule {} {}{}. If it has a run, `submit events list` "
+        f"{find} wait for its next time.',{planned},{how}"
+    )
     of_other = f"'The execution {{}} {{}}{{}}. If it has a run, `submit list` {find} start it again.',$.ended,{how}"
 
     def of_run(run: str) -> str:
@@ -191,13 +198,18 @@ def _wording() -> dict[str, State]:
             both(when(NAMED, "IsPresent", True), when(NAMED, "IsString", True), "Named"),
             {"And": uploaded, "Next": "Uploaded"},
             {"And": arrived, "Next": "Arrived"},
+            both(when(planned, "IsPresent", True), when(planned, "IsString", True), "Scheduled"),
+            {"And": [*clock, when("$.in.name", "IsString", True)], "Next": "Clock"},
             default="Other",
         ),
-        "Ordered": _end(of_run(ORDERED), {"run.$": ORDERED, "upload": None}),
-        "Named": _end(of_run(NAMED), {"run.$": NAMED, "upload": None}),
-        "Uploaded": _end(of_upload(f"{UPLOADED}.bucket", f"{UPLOADED}.key"), {"run": "", "upload.$": UPLOADED}),
-        "Arrived": _end(of_upload("$.in.bucket", ARRIVED), {"run": "", "upload": arrival}),
-        "Other": _end(of_other, {"run": "", "upload": None}),
+        "Ordered": _end(of_run(ORDERED), {"run.$": ORDERED}),
+        "Named": _end(of_run(NAMED), {"run.$": NAMED}),
+        "Uploaded": _end(of_upload(f"{UPLOADED}.bucket", f"{UPLOADED}.key"), {"upload.$": UPLOADED}),
+        "Arrived": _end(of_upload("$.in.bucket", ARRIVED), {"upload": arrival}),
+        # What the Scheduler tells the intake machine, as that tells the search machine.
+        "Clock": compose({"name.$": "$.in.name", "time.$": "$.in.time"}, PLANNED, "Scheduled"),
+        "Scheduled": _end(of_schedule, {"schedule.$": PLANNED}),
+        "Other": _end(of_other, {}),
     }
 
 
@@ -207,7 +219,9 @@ def _how(state: str, text: str) -> State:
 
 def _end(words: str, about: State) -> State:
     end = {"type": FAILED, "state.$": "$.how.state", "message.$": f"States.Format({words})"}
-    return compose({**_kept("ended", "started", "token", "topic"), **about, "end": end}, "$", "Tell")
+    rest = {"run": "", "upload": None, "schedule": None}
+    nothing = {name: value for name, value in rest.items() if f"{name}.$" not in about}
+    return compose({**_kept("ended", "started", "token", "topic"), **nothing, **about, "end": end}, "$", "Tell")
 
 
 def _kept(*names: str) -> State:

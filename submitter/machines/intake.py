@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from submitter.machines.closing import REFUSED, end, keeping, telling
+from submitter.machines.closing import FAILED, REFUSED, end, keeping, telling
 from submitter.machines.names import Names
 from submitter.machines.states import (
     State,
-    both,
     catch,
     choice,
     compose,
@@ -38,7 +37,7 @@ MACHINE_SECONDS: Final = 3600
 
 def intake_definition(names: Names) -> dict[str, Any]:
     """Return the definition of the intake machine: pure."""
-    detail = {"run_id": "", "cells": None, "best": None, "files": None, "upload.$": "$.upload"}
+    detail = {"run_id": "", "cells": None, "best": None, "files": None}
     return {
         "Comment": "Starts a search for an uploaded spec, for data of a template, or on a schedule",
         "StartAt": "Start",
@@ -48,7 +47,7 @@ def intake_definition(names: Names) -> dict[str, Any]:
             _naming(),
             _starting(names),
             telling(names, detail, notify=False, then="Keep"),
-            keeping(names, then="Fail"),
+            keeping(names, then="Fail", count="all"),
             {"Fail": {"Type": "Fail", "ErrorPath": "$.end.error", "CausePath": "$.end.message"}},
         ),
     }
@@ -60,22 +59,17 @@ def _judging(names: Names) -> dict[str, State]:
         "in.$": "$",
         "token.$": "States.Hash($$.Execution.Id,'SHA-256')",
         "absent": ABSENT,
-        "upload": {"kind": "", "bucket": "", "key": ""},
+        "upload": None,
+        "schedule": None,
     }
     specs = [when("$.in.object.key", "StringMatches", f"*.{ending}") for ending in ENDINGS]
+    told = [when(f"$.in.{name}", "IsPresent", True) for name in ("kind", "name", "time", "spec")]
     ours = {"And": [when("$.in.account", "StringEquals", names.account), _same_bucket(names)]}
     return {
         "Start": compose(values, "$", "Which"),
         "Which": choice(
-            both(when("$.in.kind", "IsPresent", True), when("$.in.kind", "StringEquals", "schedule"), "Schedule"),
+            {"And": [*told, when("$.in.kind", "StringEquals", "schedule")], "Next": "Moment"},
             when("$.in.object.key", "IsPresent", True, "Whose"),
-            default="Strange",
-        ),
-        "Schedule": choice(
-            {
-                "And": [when(f"$.in.{name}", "IsPresent", True) for name in ("name", "time", "spec")],
-                "Next": "Scheduled",
-            },
             default="Strange",
         ),
         "Whose": choice({"Not": ours, "Next": "Foreign"}, default="What"),
@@ -111,12 +105,13 @@ def _naming() -> dict[str, State]:
     # Never the ETag: the same spec uploaded again after a failure is to be searched again.
     event = "States.Array($.upload.bucket,$.upload.key,$.upload.version,$.upload.sequencer)"
     times = "States.Array($.in.name,$.in.time)"
-    # The search machine reads the spec alone; the rest is for who lists what was scheduled.
-    scheduled = {"spec.$": "$.in.spec", "schedule": {"name.$": "$.in.name", "time.$": "$.in.time"}}
+    # The search machine searches by the spec alone; the rest is for who is told, and lists what was scheduled.
+    scheduled = {"spec.$": "$.in.spec", "schedule.$": "$.schedule"}
     return {
         "Merge": compose({"o.$": "States.JsonMerge($.absent,$.in.object,false)"}, "$.object", "Upload"),
         "Upload": compose(upload, "$.upload", "Name"),
         "Name": compose({"name.$": _hash(event), "input": {"upload.$": "$.upload"}}, "$.start", "StartSearch"),
+        "Moment": compose({"name.$": "$.in.name", "time.$": "$.in.time"}, "$.schedule", "Scheduled"),
         "Scheduled": compose({"name.$": _hash(times), "input": scheduled}, "$.start", "StartSearch"),
     }
 
@@ -145,6 +140,10 @@ def _starting(names: Names) -> dict[str, State]:
     )
     unread = "$.unread.Error,$.unread.Cause"
     failed = f"States.Format('The search was not started ({{}}: {{}}). Upload the object again.',{unread})"
+    late = (
+        "States.Format('The schedule {} did not start its search ({}: {}). Wait for its next time, or start it by "
+        f"hand: `submit run SPEC --on stepfunctions`.',$.schedule.name,{unread})"
+    )
     return {
         "StartSearch": start,
         "Output": copy("$.started", "$", "Over"),
@@ -152,7 +151,9 @@ def _starting(names: Names) -> dict[str, State]:
         "Over": {"Type": "Succeed"},
         "NotStarted": choice(when("$.unread.Cause", "IsPresent", True, "Unstarted"), default="Uncaused"),
         "Uncaused": uncaused("$.unread", "Unstarted"),
-        "Unstarted": compose(end(REFUSED, "failed", failed, "foldfleet.Broken"), "$.end", "Tell"),
+        "Unstarted": choice(when("$.schedule", "IsNull", True, "LostUpload"), default="LostMoment"),
+        "LostUpload": compose(end(REFUSED, "failed", failed, "foldfleet.Broken"), "$.end", "Tell"),
+        "LostMoment": compose(end(FAILED, "failed", late, "foldfleet.Broken"), "$.end", "Tell"),
         "Foreign": compose(_seen(), "$.upload", "ForeignText"),
         "ForeignText": compose(end(REFUSED, "refused", foreign, "foldfleet.Refused"), "$.end", "Tell"),
         "Strange": compose(end(REFUSED, "refused", strange, "foldfleet.Refused"), "$.end", "Tell"),

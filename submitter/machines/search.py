@@ -65,7 +65,6 @@ def search_definition(names: Names) -> dict[str, Any]:
         "cells.$": "$.summary.cells",
         "best.$": "$.summary.best",
         "files.$": "$.summary.files",
-        "upload.$": "$.upload",
     }
     states = [
         _entry(names),
@@ -74,7 +73,7 @@ def search_definition(names: Names) -> dict[str, Any]:
         _sending(names),
         _reducing(names),
         judging(names),
-        telling(names, detail, notify=True, then="Told"),
+        telling(names, detail, notify=True, then="Told", silent="Keep"),
         keeping(names, then="Last"),
         _ending(),
     ]
@@ -112,6 +111,7 @@ def _start(names: Names) -> State:
         "n": {"step": 0, "sent": 0, "answer": ""},
         "ask": ask(None, 0),
         "upload": None,
+        "schedule": None,
         "order": {"run_id": "", "message": ""},
         "summary": {"cells": None, "best": None, "files": None, "complete": False},
         "ends": {"all": ""},
@@ -126,13 +126,15 @@ def _inline_key(names: Names) -> str:
 
 def _entry(names: Names) -> dict[str, State]:
     """Return the states that read the input: an order, an upload, a run, or a spec by its URL or in the input."""
-    is_text = when("$.in.spec", "IsString", True)
+    moment = "$.in.schedule"
+    is_url = [when("$.in.spec", "IsString", True), when("$.in.spec", "StringMatches", "s3://*")]
     is_nothing = [
         when("$.in.spec", "IsNull", True),
         when("$.in.spec", "IsNumeric", True),
         when("$.in.spec", "IsBoolean", True),
         when("$.in.spec", "StringEquals", ""),
     ]
+    is_named = [when(f"{moment}.name", "IsPresent", True), when(f"{moment}.name", "IsString", True)]
     key = f"States.Format('{_inline_key(names)}',$.token)"
     # Step Functions refuses a whole definition for a parameter that is younger than its SDK, as IfNoneMatch may be. The
     # key is this execution's own, so that a second try writes the same. A text is written as JSON, in quotation marks.
@@ -145,7 +147,8 @@ def _entry(names: Names) -> dict[str, State]:
             both(when("$.in.run", "IsPresent", True), when("$.in.run", "IsString", True), "GivenRun"),
             # Of a path to nothing, a choice may ask no more than this; anything else ends an execution without a word.
             when("$.in.spec", "IsPresent", False, "Unread"),
-            both(is_text, when("$.in.spec", "StringMatches", "s3://*"), "GivenUrl"),
+            {"And": [*is_url, *is_named], "Next": "Moment"},
+            {"And": is_url, "Next": "GivenUrl"},
             either(is_nothing, "Unread"),
             default="Inline",
         ),
@@ -153,6 +156,7 @@ def _entry(names: Names) -> dict[str, State]:
         "GivenUpload": copy("$.in.upload", "$.upload", "Asked"),
         "Asked": copy("$.upload", "$.ask.upload", "Count"),
         "GivenRun": copy("$.in.run", "$.ask.run", "Count"),
+        "Moment": copy(moment, "$.schedule", "GivenUrl"),
         "GivenUrl": copy("$.in.spec", "$.ask.spec", "Count"),
         "Inline": request(names, "aws-sdk:s3:putObject", body, then="Inlined", failed="Explain", error="$.error"),
         "Inlined": put({}, "$.in", "Url"),
@@ -343,8 +347,14 @@ def _reducing(names: Names) -> dict[str, State]:
         ),
         "Sum": compose({f"{part}.$": f"$.got.doc.answer.{part}" for part in whole}, "$.summary", "Emptied"),
         "Emptied": put({}, "$.got", "Judge"),
-        "Done": choice(when("$.order.summary.cells", "IsPresent", True, "Known"), default="DoneText"),
+        "Done": choice(
+            when("$.order.summary.cells", "IsPresent", True, "Known"),
+            when("$.order.run_id", "StringEquals", "", "Superseded"),
+            default="DoneText",
+        ),
         "Known": compose({f"{part}.$": f"$.order.summary.{part}" for part in parts}, "$.summary", "DoneText"),
+        # No run has ended: the upload that took its place tells of its own.
+        "Superseded": compose(end("", "superseded", "$.order.message"), "$.end", "Tell"),
         "DoneText": compose(end(FINISHED, "finished", "$.order.message"), "$.end", "Tell"),
     }
 

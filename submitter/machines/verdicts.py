@@ -121,6 +121,7 @@ def _explaining() -> dict[str, State]:
 
 
 def _wording() -> dict[str, State]:
+    """Return the states that say in our own words what helps."""
     incomplete = (
         f"States.Format('{{}} is incomplete after {ROUNDS} rounds. `submit status {{}}` names what is missing, `submit "
         "resume {}` tries again. AWS Batch said: {}',$.order.run_id,$.order.run_id,$.order.run_id,$.error.Cause)"
@@ -136,8 +137,8 @@ def _wording() -> dict[str, State]:
         "$.order.run_id,$.order.run_id)"
     )
     unplanned = (
-        "States.Format('The step that plans (plan-{} on AWS Batch) ended without an answer: it was killed. Its log in "
-        "CloudWatch tells. Start the same again.',$.n.answer)"
+        "States.Format('The step that plans (plan-{} on AWS Batch) ended without an answer: it was killed, or could "
+        "not reach the store. Its log in CloudWatch tells. Start the same again.',$.n.answer)"
     )
     long = (
         "The key of the upload and the places that specs may read are longer than a request to AWS Batch can be (8,192 "

@@ -73,24 +73,23 @@ def limit_resources(site: Site, ask: Ask, given: Resources) -> Resources:
     return Resources(vcpus=usual[0], memory_gib=min(usual[1], ceilings.max_task_memory_gib))
 
 
-def check_cells(site: Site, ask: Ask, count: CellCount | int) -> None:
+def check_cells(site: Site, ask: Ask, count: CellCount) -> None:
     """Refuse a search that is too large to be started without a desk.
 
     Args:
         site: the stack.
         ask: what the machine asks.
-        count: the cells, as a spec alone tells them or, as a number, those of the data.
+        count: the cells, as a spec alone or with the data tells them.
 
     Raises:
         LimitError: it has more cells than the ceiling.
     """
-    cells = CellCount(count) if isinstance(count, int) else count
-    if is_limited(ask) and cells.num_cells > site.ceilings.max_cells:
+    if is_limited(ask) and count.num_cells > site.ceilings.max_cells:
         raise LimitError(
-            f"The search has {cells}, and what is started without a desk may have {site.ceilings.max_cells:,}. Make "
+            f"The search has {count}, and what is started without a desk may have {site.ceilings.max_cells:,}. Make "
             "the grid smaller, use `search: {kind: random, n_iter: 500}` or fewer folds, start it from a desk (`submit "
             "run SPEC --on stepfunctions`), or raise the ceiling: `submit events enable --max-cells "
-            f"{cells.knob}`."
+            f"{count.knob}`."
         )
 
 

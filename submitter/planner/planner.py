@@ -19,7 +19,7 @@ from jobspec.runs.answers import read_answer
 from jobspec.runs.progress import ProgressReader
 from jobspec.runs.rounds import RoundPlan, commit_round, latest_round, load_round
 from jobspec.runs.views import BEST, CSV, PARQUET, short
-from jobspec.search.counting import count_cells
+from jobspec.search.counting import CellCount, count_cells
 from jobspec.search.inspection import Inspection
 from jobspec.search.memo import PrepareOptions, recall
 from jobspec.settings import load_settings
@@ -154,7 +154,7 @@ class Planner:
             if isinstance(found, Order):
                 return found
             search = make_search(loaded, found)
-        ceilings.check_cells(self.site, self.ask, search.num_cells)
+        ceilings.check_cells(self.site, self.ask, CellCount(search.num_cells))
         for _ in range(ATTEMPTS):
             order = self._next(search, fleet)
             if order is not None:

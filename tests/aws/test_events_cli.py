@@ -52,6 +52,11 @@ def test_uploads_and_schedules_from_enable_to_disable(people: People) -> None:
     refused = expect(stack.submit("events", "schedule", "rate(1 day)", "spec.yaml"), 5)
     assert "submit events enable" in refused.stderr
 
+    native = people.stack.home / "native.yaml"
+    native.write_text((people.stack.home / "table.yaml").read_text() + "numerics: native\n")
+    for command in (("template", "letters"), ("schedule", "rate(1 day)")):
+        assert "numerics: portable" in expect(stack.submit("events", *command, "native.yaml"), 2).stderr
+
     made = people.build("enable", "--prefix", "jobs", "--data-prefix", "retrain", "--max-cells", 500, "--yes")
     assert made["state"] == "updated"
     assert made["parameters"]["UploadMaxCells"] == "500"

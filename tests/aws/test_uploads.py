@@ -120,6 +120,20 @@ def test_a_foreign_bucket_in_the_intake_machines_input_is_refused(house: House) 
     assert [one["dimensions"] for one in house.refusals()] == [{"Stack": "foldfleet"}]
 
 
+def test_what_a_schedule_starts_is_told_of_by_the_schedules_name(house: House) -> None:
+    moment = {"name": "nightly", "time": "2030-01-01T03:00:00Z"}
+    given = {"kind": "schedule", **moment, "spec": f"s3://{house.bucket}/{SPECS}nightly.yaml"}
+    house.cloud.client("stepfunctions").start_execution(
+        stateMachineArn=house.outputs["IntakeMachineArn"], input=json.dumps(given)
+    )
+    [search] = house.ended()
+    assert search["error"] == "foldfleet.NoImage", house.explain(search)
+    [outcome], [event] = house.outcomes(), house.told()
+    assert (outcome["schedule"], outcome["upload"]) == (moment, None)
+    assert event["detail"] == outcome
+    check_event(outcome)
+
+
 def test_an_event_that_cannot_be_delivered_is_kept_as_a_dead_letter(house: House) -> None:
     iam, events = house.cloud.client("iam"), house.cloud.client("events")
     [rule] = [one for one in events.list_rules()["Rules"] if "SpecUploadRule" in one["Name"]]

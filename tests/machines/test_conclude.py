@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from submitter.machines.conclude import conclude_definition
+from submitter.machines.conclude import LOOK_AGAIN_SECONDS, conclude_definition
 from tests.machines.interpreter import Execution, Failure, execute
 from tests.machines.schema import check_event
 from tests.machines.world import NAMES, RUN, World, order
@@ -51,9 +51,17 @@ def test_an_array_of_no_execution_is_reduced(more: dict[str, Any]) -> None:
 
 def test_that_of_an_execution_that_goes_on_is_left_to_it() -> None:
     world = World()
-    world.statuses = {SENDER: ["RUNNING"]}
-    assert execute(conclude_definition(NAMES), GIVEN | {"execution": SENDER}, world).error is None
-    assert requests(world) == ["aws-sdk:sfn:describeExecution"]
+    world.statuses = {SENDER: ["RUNNING", "RUNNING"]}
+    execution = execute(conclude_definition(NAMES), GIVEN | {"execution": SENDER}, world)
+    assert (execution.error, execution.waits) == (None, [LOOK_AGAIN_SECONDS])
+    assert requests(world) == ["aws-sdk:sfn:describeExecution"] * 2
+
+
+def test_that_of_an_execution_of_which_aws_learns_late_that_it_ended_is_reduced() -> None:
+    world = World()
+    world.statuses = {SENDER: ["RUNNING", "ABORTED"]}
+    execute(conclude_definition(NAMES), GIVEN | {"execution": SENDER}, world)
+    assert requests(world) == ["aws-sdk:sfn:describeExecution"] * 2 + ["batch:submitJob"]
 
 
 @pytest.mark.parametrize("status", ["FAILED", "ABORTED", "TIMED_OUT", "SUCCEEDED", None])
@@ -130,9 +138,11 @@ def end(world: World, status: str, **names: str) -> Execution:
             "`submit events list` names it and `submit resume RUN` goes on; else upload the object again.",
         ),
         ({"spec": "s3://b/k"}, "", None, f"The execution {SENDER} was stopped (cancelled by `submit cancel`). If it"),
-        ({"kind": "schedule", "name": "n", "time": "t", "spec": "s"}, "", None, "names it and `submit resume RUN`"),
         # What anybody may type: the telling must come through it.
         ({"run": {"a": 1}, "upload": {"key": "k"}, "round": {"run_id": 5}}, "", None, "else start it again."),
+        ({"spec": "s3://b/k", "schedule": {"name": {"a": 1}, "time": 5}}, "", None, "else start it again."),
+        ({"spec": "s3://b/k", "schedule": "nightly", "name": [], "time": "t"}, "", None, "else start it again."),
+        ({"name": "n"}, "", None, "else start it again."),
         ("a text", "", None, "else start it again."),
         ([], "", None, "else start it again."),
         ({}, "", None, "else start it again."),
@@ -146,8 +156,24 @@ def test_one_that_was_stopped_is_told_of_once(given: Any, run: str, upload: Any,
     assert words in outcome.pop("message")
     nothing = {"cells": None, "best": None, "files": None}
     told = {"format_version": 1, "stack": "ff", "execution": SENDER, "started": STARTED, "state": "cancelled"}
-    assert outcome == {**told, **nothing, "run_id": run, "upload": upload}
+    assert outcome == {**told, **nothing, "run_id": run, "upload": upload, "schedule": None}
     assert world.count() == {"describeExecution": 1, "putEvents": 1, "putObject": 1}
+
+
+MOMENT = {"name": "nightly 'b' {}", "time": "2026-03-04T05:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    "given", [{"spec": "s3://b/k", "schedule": MOMENT}, {"kind": "schedule", **MOMENT, "spec": "s3://b/k"}]
+)
+def test_one_that_a_schedule_started_is_told_of_by_its_name(given: dict[str, Any]) -> None:
+    world = Ended(given, CANCELLED)
+    end(world, "ABORTED")
+    [event], [outcome] = world.events, world.outcomes()
+    assert event["Detail"] == outcome
+    assert outcome["message"].startswith(f"The search of the schedule {MOMENT['name']} was stopped (cancelled by")
+    assert "`submit events list` names it" in outcome["message"]
+    assert (outcome["upload"], outcome["schedule"], outcome["state"]) == (None, MOMENT, "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -199,6 +225,13 @@ def test_one_that_cannot_be_read_is_told_of_all_the_same(failure: str) -> None:
 def test_an_input_as_long_as_may_be_read_is() -> None:
     world = Ended({"run": "letters-1", "spec": "x" * 261_400}, CANCELLED)
     end(world, "ABORTED")
+    assert world.outcomes()[0]["run_id"] == "letters-1"
+
+
+@pytest.mark.parametrize(("given", "cause"), [(170_000, 32_000), (200_000, 32_000), (220_000, 20_000)])
+def test_a_long_cause_beside_a_long_input_is_told(given: int, cause: int) -> None:
+    world = Ended({"run": "letters-1", "spec": "x" * given}, {"Error": "States.Runtime", "Cause": "c" * cause})
+    end(world, "FAILED")
     assert world.outcomes()[0]["run_id"] == "letters-1"
 
 

@@ -32,7 +32,7 @@ UNCAUGHT = ("Reduce",)
 BRACKETS = "$.object.o['version-id']"
 """A name with a hyphen needs brackets and quotation marks, which statelint does not know as a path."""
 
-MAX_BYTES = 56_000
+MAX_BYTES = 60_000
 """Of the three together, minified: each travels to CloudFormation in parameters of 4,096 bytes."""
 
 

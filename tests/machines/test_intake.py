@@ -148,7 +148,8 @@ def test_a_foreign_bucket_is_refused_and_logged(change: dict[str, str]) -> None:
 def test_an_input_of_another_kind_is_refused(given: Any) -> None:
     world = World()
     assert run(world, given).error == "foldfleet.Refused"
-    assert len(world.outcomes()) == 1
+    [outcome] = world.outcomes()
+    assert (outcome["upload"], outcome["schedule"]) == (None, None)
 
 
 def test_a_schedule_starts_one_search_each_time() -> None:
@@ -158,6 +159,33 @@ def test_a_schedule_starts_one_search_each_time() -> None:
     run(world, given)
     run(world, given | {"time": "2026-03-05T05:00:00Z"})
     assert [started["spec"] for started in world.started.values()] == ["s3://bucket-1/a.yaml"] * 2
+
+
+SCHEDULED = {"kind": "schedule", "name": "nightly", "time": "2026-03-04T05:00:00Z", "spec": "s3://bucket-1/a.yaml"}
+
+
+def test_a_search_is_told_which_schedule_started_it() -> None:
+    world = World()
+    run(world, SCHEDULED)
+    [started] = world.started.values()
+    moment = {"name": "nightly", "time": "2026-03-04T05:00:00Z"}
+    assert started == {"spec": "s3://bucket-1/a.yaml", "schedule": moment}
+
+
+@pytest.mark.parametrize("given", [SCHEDULED, {**SCHEDULED, "name": "a 'b' {}"}])
+def test_a_schedule_that_cannot_start_its_search_is_named(given: dict[str, str]) -> None:
+    world = World()
+    world.broken["states:startExecution"] = [Failure("StepFunctions.ExecutionLimitExceeded", "too 'many'")] * 9
+    execution = run(world, given)
+    assert execution.error == "foldfleet.Broken"
+    for words in (f"The schedule {given['name']} did not start", "too 'many'", "next time", "`submit run SPEC --on"):
+        assert words in str(execution.cause)
+    assert "pload" not in str(execution.cause)
+    [entry], [outcome] = world.events, world.outcomes()
+    assert (entry["DetailType"], entry["Detail"]) == ("foldfleet Run Failed", outcome)
+    assert (outcome["state"], outcome["run_id"], outcome["upload"]) == ("failed", "", None)
+    assert outcome["schedule"] == {"name": given["name"], "time": given["time"]}
+    assert world.count()["putMetricData"] == 1
 
 
 def test_throttling_is_waited_out() -> None:
@@ -180,8 +208,12 @@ def test_a_search_that_cannot_be_started_is_no_silence(failure: Failure, told: s
     execution = run(world, event())
     assert execution.error == "foldfleet.Broken"
     assert told in str(execution.cause)
-    assert world.outcomes()[0]["state"] == "failed"
-    assert len(world.events) == 1
+    assert "Upload the object again." in str(execution.cause)
+    [entry], [outcome] = world.events, world.outcomes()
+    assert (entry["DetailType"], entry["Detail"]) == ("foldfleet Upload Refused", outcome)
+    assert (outcome["state"], outcome["schedule"]) == ("failed", None)
+    assert outcome["upload"]["key"] == "incoming/a.yaml"
+    assert world.count()["putMetricData"] == 1
 
 
 def test_the_machine_has_no_name_of_its_own_prefix() -> None:

@@ -184,6 +184,39 @@ def test_done_without_a_summary() -> None:
     assert execution.output["upload"] == UPLOAD
 
 
+def test_an_upload_that_was_replaced_ends_without_an_event() -> None:
+    world = World([order("done", run_id="", message="It was uploaded anew since.")])
+    execution = run(world, {"upload": UPLOAD}, topic="arn:aws:sns:eu-central-1:123456789012:t")
+    assert execution.error is None
+    assert (execution.output["state"], execution.output["run_id"]) == ("superseded", "")
+    assert (execution.output["message"], execution.output["upload"]) == ("It was uploaded anew since.", UPLOAD)
+    assert execution.output == world.outcomes()[0]
+    check_event(execution.output)
+    assert world.count() == {"submitJob.sync": 1, "getObject": 1, "putObject": 1}
+    [key] = [key for key in world.objects if key.startswith("store/outcomes/")]
+    assert "-superseded-" in key
+
+
+MOMENT = {"name": "nightly", "time": "2026-03-04T05:00:00Z"}
+
+
+@pytest.mark.parametrize("ending", [order("send"), order("refuse", run_id="", error={"exit": 2, "message": "No."})])
+def test_whatever_a_schedule_starts_says_which(ending: dict[str, Any]) -> None:
+    world = World([ending], [summary()])
+    run(world, {**SPEC, "schedule": MOMENT}, topic="arn:aws:sns:eu-central-1:123456789012:t")
+    assert [event["Detail"]["schedule"] for event in world.events] == [MOMENT] * len(world.events) != []
+    assert [notice["Message"] for notice in world.of("publish")] == [event["Detail"] for event in world.events]
+    assert world.outcomes()[0]["schedule"] == MOMENT
+    assert world.asks()[0]["spec"] == SPEC["spec"]
+
+
+@pytest.mark.parametrize("schedule", [None, "x", 3, {}, {"name": {"a": 1}}, {"time": "t"}])
+def test_what_is_no_schedule_is_passed_over(schedule: Any) -> None:
+    world = World([order("send")], [summary()])
+    assert run(world, {**SPEC, "schedule": schedule}).error is None
+    assert world.outcomes()[0]["schedule"] is None
+
+
 def test_an_upload_keeps_its_odd_key() -> None:
     world = World([order("send")], [summary()])
     execution = run(world, {"upload": UPLOAD})

@@ -105,5 +105,5 @@ def test_a_lower_bound_says_so() -> None:
     with pytest.raises(LimitError, match=r"at least 9 cells .* at most 8 .* --max-cells N\.$"):
         check_cells(CellCount(9, is_exact=False), 8)
     with pytest.raises(LimitError, match=r"has 9 cells .* --max-cells 9\.$"):
-        check_cells(9, 8)
+        check_cells(CellCount(9), 8)
     check_cells(CellCount(8), 8)

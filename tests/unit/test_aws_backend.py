@@ -344,6 +344,7 @@ def test_cancelling_tells_what_it_waits_for_and_does_not_wait_for_a_host_without
         scene.cancel()
     run_id, step = scene.search.run_id, scene.batch.sent[2]["jobName"]
     assert told.value.message.startswith(f"{run_id} is cancelled; what is finished is kept. The reduce step on AWS")
+    assert "latest" not in told.value.message
     for part in (step, "waited for a host for 5 minutes", "no spot instances", f"`submit status {run_id}`"):
         assert part in told.value.message
     assert "Waiting for the table" in capsys.readouterr().err
@@ -358,6 +359,23 @@ def test_cancelling_tells_what_it_waits_for_and_does_not_wait_for_a_host_without
     assert len(scene.batch.sent) == 3
     view = read_view(scene.store, run_id)
     assert view is not None and view["cells"]["done"] == 2
+
+
+def test_a_reduce_step_that_another_desk_ended_is_sent_anew(scene: Scene) -> None:
+    scene.cloud.paused = True
+    scene.runner().send_off(scene.search)
+    scene.finish_some()
+    scene.sleeps = iter([lambda: None] * 1000)
+    with pytest.raises(TryLaterError):
+        scene.cancel()
+
+    def end() -> None:
+        scene.batch.terminate_job(jobId="job-2", reason="its desk was interrupted")
+        scene.cloud.paused = False
+
+    scene.sleeps = iter([lambda: None] * 70 + [end] + [lambda: None] * 9)
+    assert scene.cancel() == 0
+    assert len(scene.batch.sent) == 4
 
 
 def test_cancelling_waits_for_a_reduce_step_that_has_started(scene: Scene) -> None:
@@ -411,7 +429,7 @@ def test_cancelling_a_round_that_finished_nothing_new_keeps_the_table(
     assert plan is not None and plan.round == 1
     sent = len(scene.batch.sent)
     assert scene.cancel() == 0
-    assert "the table stays as it is" in capsys.readouterr().err
+    assert "which stays as it is" in capsys.readouterr().err
     assert (len(scene.batch.sent), scene.clock, read_view(scene.store, scene.search.run_id)) == (sent, 0.0, before)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobspec.errors import LimitError
+from jobspec.search.counting import CellCount
 from jobspec.search.planning import Task, check_cells, plan_arrays, plan_tasks
 
 
@@ -67,7 +68,7 @@ def test_arrays_keep_the_limit_of_ten_thousand(num_tasks: int, sizes: list[int])
 
 
 def test_too_many_cells_are_refused_with_the_flag_to_use() -> None:
-    check_cells(1_000_000, 1_000_000)
+    check_cells(CellCount(1_000_000), 1_000_000)
     with pytest.raises(LimitError, match=r"1,000,001 cells .* --max-cells 1000001") as caught:
-        check_cells(1_000_001, 1_000_000)
+        check_cells(CellCount(1_000_001), 1_000_000)
     assert caught.value.exit_code == 7

@@ -19,7 +19,7 @@ from jobspec.grammar.yamlfile import MAX_BYTES
 from jobspec.protocol import NO_ANSWER, prepare_arguments, reduce_arguments, refit_arguments
 from jobspec.runs.answers import Answer, check_token, read_answer, write_answer
 from jobspec.runs.rounds import commit_round
-from jobspec.runs.views import NAME_WORDS, short
+from jobspec.runs.views import LONGEST_NAME, short
 from jobspec.search.memo import recall
 from jobspec.stores.base import Store, open_store
 from jobspec.stores.folder import FolderStore
@@ -75,7 +75,7 @@ def test_parameters_too_long_for_an_execution_are_not_in_an_answer(
     answer = read_answer(store, "t")
     assert answer is not None and answer.answer is not None
     told = answer.answer["best"]
-    assert (told["candidate"], told["params"], len(told["estimator"])) == (3, None, NAME_WORDS + 4)
+    assert (told["candidate"], told["params"], len(told["estimator"])) == (3, None, LONGEST_NAME + 4)
     assert short(None) is None and short(told | {"params": {"C": 1}})["params"] == {"C": 1}  # type: ignore[index]
 
 

@@ -116,18 +116,34 @@ class RemoteSteps:
             TryLaterError: it did not end well for another reason, which is told.
             UnstartedError: it waits for a host for longer than this desk does.
         """
-        step, found = arguments[0], self._waiting(arguments)
-        job_id, name, token = found or self._send(arguments)
-        self._job_id = None if found else job_id  # what another desk sent is not this one's to end
+        # What another desk sent is not this one's to end; where that desk has ended it, another is sent.
+        found = self._waiting(arguments)
+        told = None if found is None else self._answer(arguments, found)
+        if not isinstance(told, dict):
+            sent = self._send(arguments)
+            self._job_id = sent[0]
+            told = self._answer(arguments, sent)
+            self._job_id = None
+        if isinstance(told, dict):
+            return told
+        raise told
+
+    def _answer(self, arguments: Sequence[str], sent: Sent) -> dict[str, Any] | FoldfleetError:
+        """Wait for a request and return its answer, or why there is none.
+
+        Raises:
+            FoldfleetError: what the step refused with.
+        """
+        step, (job_id, name, token) = arguments[0], sent
         log.warning("Waiting for the %s step on AWS Batch (%s) ...", step, name)
-        detail = self._await_end(job_id, f"The {step} step on AWS Batch ({name})")
-        self._job_id = None
+        run = _options(arguments).get("--run", "RUN")
+        detail = self._await_end(job_id, f"The {step} step on AWS Batch ({name})", run)
         answer = read_answer(self._store, token)
         if answer is not None and answer.error is not None:
             raise FoldfleetError.from_json(answer.error)
         if answer is not None and answer.answer is not None:
             return answer.answer
-        raise self._failed(step, name, detail)
+        return self._failed(step, name, detail, run)
 
     def stop(self) -> None:
         """End the step that is running; its answer is of no use to anybody else."""
@@ -174,7 +190,7 @@ class RemoteSteps:
         self._store.create(key, spec.read_bytes())
         return f"{self._store.url}/{key}"
 
-    def _await_end(self, job_id: str, what: str) -> Mapping[str, Any]:
+    def _await_end(self, job_id: str, what: str, run: str) -> Mapping[str, Any]:
         wait, unseen, unstarted, told = FIRST_LOOK_SECONDS, 0.0, 0.0, ""
         while True:
             self._sleep(wait)
@@ -185,7 +201,7 @@ class RemoteSteps:
             if detail is not None and state_of(detail).is_over:
                 return detail
             reason = decode(str((detail or {}).get("statusReason") or ""))
-            why = "" if reason is None or reason.kind == "other" else advise(reason, "latest")
+            why = "" if reason is None or reason.kind == "other" else advise(reason, run)
             if why and why != told:
                 told = why
                 log.warning("It waits: %s", why)
@@ -198,12 +214,12 @@ class RemoteSteps:
                 )
             wait = min(wait * 1.5, LONGEST_LOOK_SECONDS)
 
-    def _failed(self, step: str, name: str, detail: Mapping[str, Any]) -> FoldfleetError:
+    def _failed(self, step: str, name: str, detail: Mapping[str, Any], run: str) -> FoldfleetError:
         stream = stream_of(detail)
         lines = [] if stream is None else tail(self._clients, self._site.stack.log_group_name, stream, 40)
         if (refusal := refusal_in(lines)) is not None:
             return refusal
-        why = failure_of(detail, "latest").rstrip(".")
+        why = failure_of(detail, run).rstrip(".")
         if state_of(detail) is RequestState.SUCCEEDED:
             why = "it ended well and left no answer in the store"
         words = " / ".join(lines[-_SHOWN_LINES:])
