@@ -20,7 +20,6 @@ STORIES = ("test_events.py", "test_infra.py", "test_push.py", "test_run.py", "te
 
 EVERY_TIME = (
     "test_an_uploaded_spec_ends_in_results_and_a_model_in_the_bucket",
-    "test_up_twice_then_status_down_and_up_again",
     "test_a_detached_run_ends_without_its_desk_and_another_one_tells_its_answer",
 )
 

@@ -20,13 +20,13 @@ PLACES = [
 ]
 
 EVERY_TIME = (
-    "two_scores_and_train_scores]",
-    "everywhere[docker-s3-groups_in_a_table]",
-    "completes[docker-s3]",
-    "everywhere[aws-s3-two_scores_and_train_scores]",
+    "everywhere[local-folder-two_scores_and_train_scores]",
+    "everywhere[docker-folder-two_scores_and_train_scores]",
+    "everywhere[stepfunctions-s3-two_scores_and_train_scores]",
+    "completes[local-folder]",
     "only[local-s3]",
 )
-"""What `make test` runs of this suite: each backend, store and story once. `make test-thorough` runs more."""
+"""What `make test` runs of this suite: all that differs once. `make test-thorough` runs every place."""
 
 ON_AN_IDLE_MACHINE = (
     "everywhere[local-s3-weights_and_float32]",

@@ -115,6 +115,7 @@ def test_files_belong_to_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {path.stat().st_uid for path in files} == {os.getuid()}
 
 
+@pytest.mark.thorough
 def test_a_killed_command_line_leaves_work_that_goes_on_and_is_cleaned_up(gate: DockerGate) -> None:
     gate.close()
     with gate.started(*gate.run()) as process:
@@ -168,7 +169,7 @@ def test_a_killed_container_is_started_again(gate: DockerGate) -> None:
     assert not gate.containers()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)])
 def test_an_interrupted_run_stops_its_containers(gate: DockerGate, number: signal.Signals) -> None:
     gate.close()
     with gate.started(*gate.run("--json")) as process:
@@ -185,6 +186,7 @@ def test_an_interrupted_run_stops_its_containers(gate: DockerGate, number: signa
     assert gate.table(answer["run_id"]) == undisturbed(gate)
 
 
+@pytest.mark.thorough
 def test_cancelling_from_another_terminal(gate: DockerGate) -> None:
     gate.close()
     with gate.started(*gate.run("--json")) as process:
@@ -237,6 +239,7 @@ def test_a_detached_run_goes_on(gate: DockerGate) -> None:
     assert not gate.containers()
 
 
+@pytest.mark.thorough
 def test_what_eats_too_much_is_lost_and_the_rest_is_kept(gate: DockerGate) -> None:
     gate.spec.write_text(
         """
