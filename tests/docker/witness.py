@@ -45,14 +45,15 @@ class Witness(ClassifierMixin, BaseEstimator):
         self.level = level
 
     def fit(self, X, y):
+        waits = os.environ.get("WITNESS_REFIT") == "waits" and len(X) == NUM_ROWS and is_first()
         note(self.level, hashlib.sha256(np.ascontiguousarray(X)).hexdigest())
+        if waits:
+            time.sleep(600)  # who reads the note kills it
         forest = RandomForestClassifier(n_estimators=25, max_features=1 + self.level, random_state=0)
         self.forest_ = forest.fit(X, y)
         self.classes_ = forest.classes_
         self.n_features_in_ = forest.n_features_in_
         time.sleep(float(os.environ.get("WITNESS_REST", 0)))
-        if os.environ.get("WITNESS_REFIT") == "waits" and len(X) == NUM_ROWS and is_first():
-            time.sleep(600)  # it is about to be killed
         return self
 
     def predict(self, X):
