@@ -96,7 +96,7 @@ def deploy(cloud: Cloud, home: Path, name: str = STACK, *more: object) -> Deploy
 def cloud(docker_engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Run a stand-in with real containers, in which nothing is deployed."""
     if find_registry() is None:
-        refuse(f"{PROGRAM} is not installed: apt-get install {PROGRAM}.")
+        refuse(f"{PROGRAM} is not installed: `.ci/registry` installs it.")
     with running_cloud(tmp_path_factory.mktemp("cloud")) as running:
         yield running
 
