@@ -21,8 +21,11 @@ from jobspec.stores.sealed import seal, unseal
 PARQUET, CSV, BEST = "cv_results.parquet", "cv_results.csv", "best.json"
 TABLES = (PARQUET, CSV)
 
-LONGEST_CANDIDATE = 8_000
-"""Characters of a candidate in what is told of a run: an execution of Step Functions holds 256 KiB in all."""
+LONGEST_TOLD = 8_000
+"""Characters of a candidate's parameters, or of its description, in what is told of a run.
+
+An execution of Step Functions holds 256 KiB in all.
+"""
 
 LONGEST_NAME = 300
 
@@ -93,8 +96,8 @@ def check_table(best: dict[str, Any], name: str, body: bytes, url: str) -> None:
 
 
 def short(best: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a best candidate as it is told to others; very long parameters are null there, best.json holds them."""
-    if best is None or len(json.dumps([best["estimator"], best["params"]])) <= LONGEST_CANDIDATE:
+    """Return a best candidate as it is told to others; a very long one has no parameters, best.json holds them."""
+    if best is None or max(len(best["estimator"]), len(json.dumps(best["params"]))) <= LONGEST_TOLD:
         return best
     name = best["estimator"]
     return best | {"estimator": name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]} ...", "params": None}

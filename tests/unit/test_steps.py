@@ -76,6 +76,8 @@ def test_parameters_too_long_for_an_execution_are_not_in_an_answer(
     assert answer is not None and answer.answer is not None
     told = answer.answer["best"]
     assert (told["candidate"], told["params"], len(told["estimator"])) == (3, None, LONGEST_NAME + 4)
+    long = {"candidate": 0, "estimator": "x" * 7_900, "params": {"a": "x" * 7_900}}
+    assert short(long) == long
     assert short(None) is None and short(told | {"params": {"C": 1}})["params"] == {"C": 1}  # type: ignore[index]
 
 
