@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import uuid
@@ -87,6 +88,10 @@ def desk_arguments(arguments: Sequence[str], engine: Engine) -> list[str]:
     return [*arguments, "--engine", engine.model_dump_json()]
 
 
+class _NoAnswerError(TryLaterError):
+    """A step ended without an answer, and nothing says that it would again."""
+
+
 class RemoteSteps:
     """Runs steps as requests, one at a time, and waits for their answers in the store."""
 
@@ -116,34 +121,27 @@ class RemoteSteps:
             TryLaterError: it did not end well for another reason, which is told.
             UnstartedError: it waits for a host for longer than this desk does.
         """
-        # What another desk sent is not this one's to end; where that desk has ended it, another is sent.
         found = self._waiting(arguments)
-        told = None if found is None else self._answer(arguments, found)
-        if not isinstance(told, dict):
-            sent = self._send(arguments)
-            self._job_id = sent[0]
-            told = self._answer(arguments, sent)
-            self._job_id = None
-        if isinstance(told, dict):
-            return told
-        raise told
+        if found is not None:
+            with contextlib.suppress(_NoAnswerError):  # its own desk has ended it
+                return self._answer(arguments, found)
+        sent = self._send(arguments)
+        self._job_id = sent[0]  # what another desk sent is not this one's to end
+        return self._answer(arguments, sent)
 
-    def _answer(self, arguments: Sequence[str], sent: Sent) -> dict[str, Any] | FoldfleetError:
-        """Wait for a request and return its answer, or why there is none.
-
-        Raises:
-            FoldfleetError: what the step refused with.
-        """
+    def _answer(self, arguments: Sequence[str], sent: Sent) -> dict[str, Any]:
+        """Wait for a request and return its answer."""
         step, (job_id, name, token) = arguments[0], sent
         log.warning("Waiting for the %s step on AWS Batch (%s) ...", step, name)
         run = _options(arguments).get("--run", "RUN")
         detail = self._await_end(job_id, f"The {step} step on AWS Batch ({name})", run)
+        self._job_id = None
         answer = read_answer(self._store, token)
         if answer is not None and answer.error is not None:
             raise FoldfleetError.from_json(answer.error)
         if answer is not None and answer.answer is not None:
             return answer.answer
-        return self._failed(step, name, detail, run)
+        raise self._failed(step, name, detail, run)
 
     def stop(self) -> None:
         """End the step that is running; its answer is of no use to anybody else."""
@@ -223,7 +221,7 @@ class RemoteSteps:
         if state_of(detail) is RequestState.SUCCEEDED:
             why = "it ended well and left no answer in the store"
         words = " / ".join(lines[-_SHOWN_LINES:])
-        return TryLaterError(
+        return _NoAnswerError(
             f"The {step} step on AWS Batch ({name}) gave no answer: {why}."
             + (f" Its log ends with: {words}." if words else "")
             + " What is finished is kept: type the same command again."
