@@ -17,7 +17,7 @@ demo: runtime ## search 4,000 rows of letter images for the best model; again: r
 demo-full: runtime ## the same search on all 20,000 rows
 	$(BIN)/submit run examples/letters-full.yaml
 
-test: lint ## make the environment, then lint, check types and run every test
+test: lint ## make the environment, then lint, check types and test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not thorough and not soak" $(ARGS)
 
 test-thorough: dev ## the tests that `make test` leaves out: a crash at every single write, every place and story

@@ -235,6 +235,15 @@ def test_a_long_cause_beside_a_long_input_is_told(given: int, cause: int) -> Non
     assert world.outcomes()[0]["run_id"] == "letters-1"
 
 
+def test_the_transitions_that_docs_count() -> None:
+    told = {"Error": "foldfleet.Incomplete", "Cause": "x"}
+    assert len(end(Ended({"upload": UPLOAD}, told), "FAILED").states) == 5
+    assert len(end(Ended({"upload": UPLOAD}, CANCELLED), "ABORTED").states) == 14
+    world = World()
+    world.statuses = {SENDER: ["RUNNING", "RUNNING"]}
+    assert len(execute(conclude_definition(NAMES), GIVEN | {"execution": SENDER}, world).states) == 8
+
+
 def test_an_event_that_comes_twice_leaves_one_outcome() -> None:
     world = Ended({"upload": UPLOAD})
     for _ in range(2):
