@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.aws.standin.cloud import Cloud, running_cloud
+from tests.aws.standin.cloud import RUNNING, Cloud, running_cloud
 from tests.aws.standin.registry import PROGRAM, find_registry
 from tests.docker.fixtures import refuse
 
@@ -27,6 +27,7 @@ STACK = "foldfleet"
 MAX_VCPUS = 8
 """Two hosts of four vCPUs, beside each other on two cores."""
 
+LONGEST_LOG = 4_000
 _PATIENCE_S = 600
 
 
@@ -57,6 +58,16 @@ class Deployed:
             for entry in page.get("Contents", ()):
                 if "/images/" not in entry["Key"]:
                     s3.delete_object(Bucket=self.outputs["BucketName"], Key=entry["Key"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show beside a failed test what the stand-in wrote last: an answer 500 has its traceback there."""
+    report = yield
+    if report.failed:
+        for cloud in RUNNING:
+            report.sections.append((f"log of {cloud.folder}", cloud.read_log()[-LONGEST_LOG:]))
+    return report
 
 
 def run_submit(home: Path, env: Mapping[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from tests.aws.documents import load_execution
-from tests.aws.standin.cloud import ACCOUNT, Cloud
+from tests.aws.standin.cloud import ACCOUNT, REPOSITORY, Cloud
 from tests.aws.standin.executions import make_event
 from tests.aws.test_standin_edges import wait_until
 from tests.aws.test_standin_stepfunctions import NAP, end_of, make_machine, start
@@ -84,3 +86,48 @@ def test_what_is_too_long_for_an_event_is_left_out_of_it(bare: Cloud) -> None:
     assert ended["outputDetails"] == {"included": True}
     told = bare.client("stepfunctions").describe_execution(executionArn=execution)
     assert make_event({**told, "output": "x" * 300_000}, "SUCCEEDED")["detail"]["output"] is None
+
+
+WATCH = """
+import json, sys, threading
+from tests.aws.standin import executions
+from tests.aws.standin.identity import ACCOUNT, REGION
+from moto.stepfunctions.parser.backend.execution import Execution
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+states, over, found = stepfunctions_parser_backends[ACCOUNT][REGION], threading.Event(), {}
+
+def emit(event):
+    if event["detail"]["status"] == "RUNNING":  # it is listed, and has not begun
+        [listed], _ = states.list_executions(machine.arn)
+        found["begins"] = [listed.status, listed.to_history_output()["events"]]
+    else:
+        over.set()
+
+def set_status(execution, status):  # what can be read from this moment on
+    execution.__dict__["status"] = status
+    if status not in {None, "RUNNING"}:
+        found["ends"] = [status, execution.output, execution.error, execution.cause, execution.stop_date is not None]
+
+Execution.exec_status = property(lambda execution: execution.__dict__["status"], set_status)
+executions.install(emit)
+definition = {"StartAt": "S", "States": {"S": json.loads(sys.argv[1])}}
+machine = states.create_state_machine("m", json.dumps(definition), f"arn:aws:iam::{ACCOUNT}:role/r")
+states.start_execution(machine.arn, "one", "{}")
+assert over.wait(60)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "ends"),
+    [
+        ({"Type": "Pass", "Result": {"r": 1}, "End": True}, ["SUCCEEDED", {"r": 1}, None, None, True]),
+        ({"Type": "Fail", "Error": "own.Error", "Cause": "why"}, ["FAILED", None, "own.Error", "why", True]),
+    ],
+)
+def test_an_execution_is_whole_whenever_it_is_read(state: dict[str, Any], ends: list[Any]) -> None:
+    watch = [sys.executable, "-c", WATCH, json.dumps(state)]
+    done = subprocess.run(watch, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"begins": ["RUNNING", []], "ends": ends}

@@ -21,6 +21,9 @@ from tests.servers.seaweed import running_seaweed
 REPOSITORY = Path(__file__).resolve().parents[3]
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
+RUNNING: list[Cloud] = []
+"""Every stand-in of this process that runs now."""
+
 _PATIENCE_S = 120
 _RUN = (
     f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from tests.aws.standin.server import main; main(sys.argv[1])"
@@ -80,6 +83,10 @@ class Cloud:
             aws_session_token=given.get("AWS_SESSION_TOKEN"),
             config=Config(retries={"total_max_attempts": 1}, **options),
         )
+
+    def read_log(self) -> str:
+        """Return what the process of the stand-in wrote."""
+        return (self.folder / "cloud.log").read_text(errors="replace")
 
     # --- what happened ---------------------------------------------------------------------------------------------
 
@@ -206,6 +213,8 @@ def running_cloud(folder: Path, *, containers: bool = True, tries: int = 3) -> I
         }
         cloud = _start(stack, folder / "cloud", settings, tries)
         stack.callback(_close, cloud)
+        RUNNING.append(cloud)
+        stack.callback(RUNNING.remove, cloud)
         yield cloud
 
 

@@ -1,5 +1,6 @@
-"""The events of Step Functions: "Step Functions Execution Status Change", for every execution that starts or ends.
+"""What is told of executions: whole from their first moment to their last, and an event for each start and end.
 
+"Step Functions Execution Status Change":
 https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html
 """
 
@@ -21,11 +22,12 @@ def install(emit: Callable[[Mapping[str, Any]], None]) -> None:
     """Let executions of moto's tell of themselves."""
     from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 
-    begin, end = Execution.start, BaseExecutionWorkerCommunication.terminated
+    _make_whole()
+    end = BaseExecutionWorkerCommunication.terminated
 
     def start(execution: Any) -> None:
         emit(make_event(execution.to_describe_output(), "RUNNING"))
-        begin(execution)
+        execution.exec_worker.start()
 
     def terminated(worker: Any) -> None:
         end(worker)
@@ -33,6 +35,46 @@ def install(emit: Callable[[Mapping[str, Any]], None]) -> None:
 
     replace(Execution, start=start)
     replace(BaseExecutionWorkerCommunication, terminated=terminated)
+
+
+def _make_whole() -> None:
+    """Let whoever reads an execution find it RUNNING from the first, and what it ended with as soon as it has ended.
+
+    Moto lists an execution before it has a status or anything that could be stopped, and tells that it has ended
+    before its output, error and cause are there.
+    """
+    from moto.stepfunctions.parser.api import ExecutionStatus
+    from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
+
+    make: Any = Execution.__init__
+    reflect: Any = BaseExecutionWorkerCommunication._reflect_execution_status
+
+    def make_running(execution: Any, *given: Any, **named: Any) -> None:
+        make(execution, *given, **named)
+        execution.exec_status = ExecutionStatus.RUNNING
+        execution.exec_worker = execution._get_start_execution_worker()
+
+    def reflect_whole(worker: Any) -> None:
+        _take_end(worker.execution)
+        reflect(worker)
+
+    replace(Execution, __init__=make_running)
+    replace(BaseExecutionWorkerCommunication, _reflect_execution_status=reflect_whole)
+
+
+def _take_end(execution: Any) -> None:
+    """Give an execution what it ended with; moto forgets for what reason it was stopped."""
+    from moto.stepfunctions.parser.asl.eval import program_state
+
+    env = execution.exec_worker.env
+    ended = env.program_state()
+    if isinstance(ended, program_state.ProgramEnded):
+        execution.output = env.states.get_input()
+    elif isinstance(ended, program_state.ProgramStopped):
+        execution.error, execution.cause = ended.error, ended.cause
+    elif isinstance(ended, program_state.ProgramError):
+        told: Any = ended.error
+        execution.error, execution.cause = told.get("error"), told.get("cause")
 
 
 def make_event(told: Mapping[str, Any], status: str) -> dict[str, Any]:

@@ -59,14 +59,12 @@ def patch_paths() -> None:
 
 
 def keep_stops() -> None:
-    """Let what is stopped end as ABORTED, for the reason given, whatever its states still run into."""
+    """Let what is stopped end as ABORTED, whatever its states still run into."""
     from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration import iteration_worker
     from moto.stepfunctions.parser.asl.eval.environment import Environment
     from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped
-    from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication
 
     fail, time_out = Environment.set_error, Environment.set_timed_out
-    reflect: Any = BaseExecutionWorkerCommunication._reflect_execution_status
 
     def set_error(env: Any, error: Any) -> None:
         with env._state_mutex:
@@ -78,14 +76,7 @@ def keep_stops() -> None:
             if not isinstance(env._program_state, ProgramStopped):
                 time_out(env)
 
-    def reflect_reason(worker: Any) -> None:
-        ended = worker.execution.exec_worker.env.program_state()
-        if isinstance(ended, ProgramStopped):
-            worker.execution.error, worker.execution.cause = ended.error, ended.cause
-        reflect(worker)
-
     replace(Environment, set_error=set_error, set_timed_out=set_timed_out)
-    replace(BaseExecutionWorkerCommunication, _reflect_execution_status=reflect_reason)
     replace(iteration_worker, FailureEvent=_make_failure)
 
 

@@ -101,7 +101,7 @@ def _patch_executions(backend_class: Any) -> None:
     def stop_whole(backend: Any, execution_arn: str, error: str | None = None, cause: str | None = None) -> Any:
         execution = backend.describe_execution(execution_arn)
         deadline = time.monotonic() + _PATIENCE_S
-        while execution.exec_worker.env is None and time.monotonic() < deadline:  # it has only just started
+        while not _has_begun(execution) and time.monotonic() < deadline:  # moto forgets a stop before that
             time.sleep(0.01)
         execution.stop(stop_date=dt.datetime.now(dt.UTC), error=error, cause=cause)
         while execution.status == "RUNNING" and time.monotonic() < deadline:
@@ -116,6 +116,12 @@ def _patch_executions(backend_class: Any) -> None:
 
     replace(backend_class, start_execution=start_named, stop_execution=stop_whole)
     replace(StepFunctionResponse, stop_execution=answer_stop)
+
+
+def _has_begun(execution: Any) -> bool:
+    """Return whether an execution that was started has come to its first state."""
+    env = execution.exec_worker.env
+    return env is not None and env.program_state() is not None
 
 
 def _patch_creation(backend_class: Any, guard: Guard) -> None:
