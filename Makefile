@@ -33,7 +33,7 @@ lint: dev ## ruff and mypy
 image: runtime ## build the Docker image that `submit run --on docker` uses (needs a Docker engine)
 	$(BIN)/submit image build $(ARGS)
 
-aws-demo: dev ## AWS Batch on a stand-in: image, stack, a search with two hosts taken away, and down again (needs a Docker engine)
+aws-demo: dev ## AWS Batch on a stand-in: image, stack, a search with two hosts taken away, one by an upload (needs a Docker engine)
 	@.ci/registry
 	$(BIN)/python -m tests.aws.demo
 

@@ -105,7 +105,7 @@ def _folder(prefix: str | None) -> str | None:
 
 def _no_image(stack: Stack) -> str:
     return (
-        f"no image was pushed to the stack {stack.name} that can plan searches, and every upload would be refused. "
+        f"no image was pushed to the stack {stack.name} that can plan searches, and every upload would fail. "
         f"`submit image build`, then `submit image push{option(stack.name)}`."
     )
 

@@ -13,7 +13,7 @@ from submitter.events.arrivals import Arrival
 from submitter.events.schedules import Schedule
 from submitter.events.switches import option
 from submitter.events.templates import Template
-from submitter.planner.places import places_to_read
+from submitter.machines.places import places_to_read
 
 if TYPE_CHECKING:
     from rich.table import Table

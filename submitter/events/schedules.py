@@ -23,7 +23,7 @@ from submitter.cloud.clients import Clients
 from submitter.cloud.errors import explained
 from submitter.cloud.stack import Stack
 from submitter.events.switches import check_on
-from submitter.planner.places import places_to_read
+from submitter.machines.places import places_to_read
 
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 """What Scheduler replaces by the moment for which a start was planned, the same at every attempt.

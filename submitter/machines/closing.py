@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from jobspec.stores.layout import Layout
 from submitter.machines.names import Names
-from submitter.machines.states import State, choice, compose, request, when
+from submitter.machines.states import State, choice, compose, either, request, when
 
 SOURCE: Final = "foldfleet"
 """The source of our events, and the namespace of our metric."""
@@ -17,6 +17,7 @@ FAILED: Final = "foldfleet Run Failed"
 REFUSED: Final = "foldfleet Upload Refused"
 
 METRIC: Final = "Refused"
+NO_IMAGE: Final = "foldfleet.NoImage"
 FORMAT_VERSION: Final = 1
 """Of the events' detail and of outcomes; see docs/events.schema.json."""
 
@@ -70,7 +71,7 @@ def telling(names: Names, detail: State, *, notify: bool, then: str, silent: str
 
 
 Counted = Literal["refused", "all", "none"]
-"""Which ends the metric counts."""
+"""Which ends the metric counts; where no image can start a search, that is a refusal, too."""
 
 
 def keeping(names: Names, *, then: str, count: Counted = "refused") -> dict[str, State]:
@@ -97,5 +98,6 @@ def keeping(names: Names, *, then: str, count: Counted = "refused") -> dict[str,
         }
         states["Metric"] = request(names, "aws-sdk:cloudwatch:putMetricData", metric, then=then, failed=then)
     if count == "refused":
-        states["Kind"] = choice(when("$.end.state", "StringEquals", "refused", "Metric"), default=then)
+        counted = [when("$.end.state", "StringEquals", "refused"), when("$.end.error", "StringEquals", NO_IMAGE)]
+        states["Kind"] = choice(either(counted, "Metric"), default=then)
     return states

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from jobspec.protocol import WORKERS
 from submitter.machines.closing import FAILED, keeping, telling
 from submitter.machines.names import Names
 from submitter.machines.states import (
@@ -104,7 +105,7 @@ def _reduce(names: Names) -> dict[str, Any]:
             "JobDefinition.$": "$.reduce",
             "Parameters": {"store.$": "$.store", "run.$": "$.run"},
             "ContainerOverrides": {
-                "Environment": [{"Name": "FOLDFLEET_WORKERS", "Value.$": "$.vcpus"}],
+                "Environment": [{"Name": WORKERS, "Value.$": "$.vcpus"}],
                 "ResourceRequirements": needs,
             },
         },

@@ -47,6 +47,7 @@ class Ceilings(Document):
 class Site(Document):
     """Where an execution belongs: constants of the stack, which no input can change.
 
+    ``max_vcpus`` is what each of its compute environments may start, of which there are ``environments``.
     ``instance_types`` and ``data_places`` are lists with commas between; places are ARNs as in
     ``arn:aws:s3:::BUCKET/incoming/*``. ``spec_prefix`` and ``data_prefix`` are empty
     where nothing is watched.
@@ -58,6 +59,7 @@ class Site(Document):
     bucket: str
     store: str
     max_vcpus: int
+    environments: int
     instance_types: str
     machine: str
     data_places: str

@@ -21,6 +21,7 @@ class Names:
     store_prefix: str
     queue_arn: str
     max_vcpus: str
+    environments: str
     instance_types: str
     data_places: str
     spec_prefix: str

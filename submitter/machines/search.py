@@ -99,6 +99,7 @@ def _start(names: Names) -> State:
         **{name: getattr(names, name) for name in ("data_places", "spec_prefix", "data_prefix")},
         "store": f"s3://{names.bucket}/{names.store_prefix}",
         "max_vcpus.$": number(names.max_vcpus),
+        "environments.$": number(names.environments),
         "machine.$": "$$.StateMachine.Id",
         "ceilings": {f"{name}.$": number(value) for name, value in numbers.items()},
     }

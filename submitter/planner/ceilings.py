@@ -118,5 +118,5 @@ def allowance_for(site: Site, ask: Ask, plan: RoundPlan, shape: Shape, spent: Se
 
 
 def at_once(site: Site, plan: RoundPlan, shape: Shape) -> int:
-    """Return how many vCPUs the tasks of a round take at once, at most."""
-    return max(1, min(plan.num_tasks * shape.vcpus, site.max_vcpus))
+    """Return how many vCPUs the tasks of a round take at once, at most: spot hosts and, where there are, others."""
+    return max(1, min(plan.num_tasks * shape.vcpus, site.max_vcpus * site.environments))

@@ -15,7 +15,7 @@ from jobspec.stores.layout import Layout
 from jobspec.stores.objects import open_object
 from submitter.backends.stepfunctions.request import answers_of
 from submitter.machines.messages import Ask, Site, Upload
-from submitter.planner.places import data_places, shown, spec_places
+from submitter.machines.places import data_places, shown, spec_places
 
 
 class SupersededError(FoldfleetError):

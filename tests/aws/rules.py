@@ -148,6 +148,7 @@ def check_statement(name: str, statement: Mapping[str, Any]) -> list[str]:
     from policy_sentry.querying.actions import get_action_data
 
     found = []
+    formats_of_all: set[str] = set()
     resources = [resolve(resource) for resource in listed(statement["Resource"])]
     conditions = [key for test in statement.get("Condition", {}).values() for key in test]
     for action in listed(statement["Action"]):
@@ -165,13 +166,15 @@ def check_statement(name: str, statement: Mapping[str, Any]) -> list[str]:
             found.append(f"{name}.{action}: could name a resource, such as {min(formats - {'*'})}")
         if resources != ["*"] and not any(_fits(arn, form) for arn in resources for form in formats):
             found.append(f"{name}.{action}: none of {resources} is of the form {sorted(formats)}")
+        formats_of_all |= formats
         allowed = {key for row in rows for key in row["condition_keys"]}
         found += [
             f"{name}.{action}: the condition {key} is unknown to it"
             for key in conditions
             if not _is_known(key, allowed)
         ]
-    return found
+    of_none = [arn for arn in resources if arn != "*" and not any(_fits(arn, form) for form in formats_of_all)]
+    return [*found, *(f"{name}: no action of the statement knows {arn}" for arn in of_none)]
 
 
 def _fits(arn: str, form: str) -> bool:

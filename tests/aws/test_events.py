@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from pathlib import Path
 
+import joblib
 import jsonschema
 import pytest
+from sklearn.datasets import load_iris
 
+from jobspec.stores.layout import Layout
 from tests.aws.fixtures import expect, run_submit
 from tests.aws.house import DATA, SPECS, House, run_ids, until, write_spec, write_table
 
@@ -36,7 +40,10 @@ def test_an_uploaded_spec_ends_in_results_and_a_model_in_the_bucket(house: House
     assert results["complete"]
     assert results["best"]["params"] == answer["best"]["params"]
     assert answer["files"]["model"] == f"{house.outputs['StoreUrl']}/runs/{run_id}/views/model/model.joblib"
-    assert house.keys(f"{house.outputs['StorePrefix']}/runs/{run_id}/views/model/model.joblib")
+    key = f"{house.outputs['StorePrefix']}/{Layout.view(run_id, 'model/model.joblib')}"
+    model = joblib.load(io.BytesIO(house.cloud.client("s3").get_object(Bucket=house.bucket, Key=key)["Body"].read()))
+    assert model.get_params()["C"] == answer["best"]["params"]["C"]
+    assert set(model.predict(load_iris().data)) == {0, 1, 2}
     assert house.jobs(run_id) == ["a0", "reduce"]
     assert house.kinds() == ["Run Started", "Run Finished"]
     assert house.refusals() == []
@@ -69,7 +76,7 @@ def test_an_event_that_comes_twice_starts_one_search(house: House) -> None:
     house.answer(execution)
 
 
-def test_desk_upload_and_another_workflow_meet_at_one_run(house: House) -> None:
+def test_desk_upload_and_other_executions_meet_at_one_run(house: House) -> None:
     text = write_spec("met", "[0.3, 3]")
     house.upload(f"{SPECS}met.yaml", text)
     [execution] = house.ended()

@@ -17,7 +17,8 @@ from submitter.images.build import ImageOptions
 from submitter.machines.stuck import explain
 from tests.aws.fixtures import Deployed, expect
 from tests.aws.house import House, until, write_spec
-from tests.aws.standin.cloud import Refused
+from tests.aws.standin.cloud import ACCOUNT, REGION, REPOSITORY, Refused
+from tests.aws.test_standin_stepfunctions import allow, end_of, make_role, output, start
 from tests.conformance.places import Place
 from tests.conftest import Submit
 from tests.docker.fixtures import BASE, build
@@ -43,6 +44,9 @@ class Deadly(ClassifierMixin, BaseEstimator):
     def predict(self, X):
         return [self.classes_[0]] * len(X)
 """
+
+SEARCH_IN_EXAMPLE = "arn:aws:states:REGION:ACCOUNT:stateMachine:foldfleet-search"
+ENDS = ("Describe", "Stop")
 
 SLOW = """
 name: {name}
@@ -87,7 +91,30 @@ def test_an_execution_takes_a_spec_as_text_or_object_and_others_nest_it(house: H
     assert first["best"] == second["best"]
     house.start({"run": first["run_id"]}, "by-run")
     assert house.answer(house.ended(3)[-1])["run_id"] == first["run_id"]
+    nested = nest(house, {"spec": text, "threshold": 0.5})
+    assert (nested["deployed"], nested["params"]) == (first["run_id"], first["best"]["params"])
+    assert nested["files"] == house.answer(house.ended(4)[-1])["files"]
     assert house.jobs(first["run_id"]).count("a0") == 1
+
+
+def nest(house: House, given: Any) -> Any:
+    """Return what the workflow of the examples answers, under a role that may do what the example says and no more."""
+    search = house.outputs["SearchMachineArn"]
+    example = (REPOSITORY / "examples" / "nested-workflow.json").read_text()
+    rule = f"arn:aws:events:{REGION}:{ACCOUNT}:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
+    rights = [
+        allow("states:StartExecution", search),
+        *(allow(f"states:{what}Execution", f"{search.replace(':stateMachine:', ':execution:')}:*") for what in ENDS),
+        *(allow(f"events:{action}", rule) for action in ("PutTargets", "PutRule", "DescribeRule")),
+    ]
+    cloud = house.cloud
+    machine = cloud.client("stepfunctions").create_state_machine(
+        name="workflow", definition=example.replace(SEARCH_IN_EXAMPLE, search), roleArn=make_role(cloud, rights)
+    )["stateMachineArn"]
+    execution = start(cloud, machine, given)
+    states = cloud.client("stepfunctions")
+    until(lambda: states.describe_execution(executionArn=execution)["status"] != "RUNNING")
+    return output(end_of(cloud, execution))
 
 
 @pytest.mark.parametrize(
@@ -262,4 +289,4 @@ def test_the_printed_definition_is_the_one_that_runs(house: House) -> None:
     told = expect(house.deployed.submit("stepfunctions", "template", env=house.env)).stdout
     states = house.cloud.client("stepfunctions")
     deployed = states.describe_state_machine(stateMachineArn=house.outputs["SearchMachineArn"])["definition"]
-    assert set(json.loads(told)["States"]) == set(json.loads(deployed)["States"])
+    assert json.loads(told) == json.loads(deployed)

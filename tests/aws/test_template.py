@@ -376,6 +376,15 @@ def test_services_act_for_one_source_each() -> None:
         "ConcludeRole": f"arn:aws:states:{place}:stateMachine:foldfleet-conclude",
         "EventsRole": f"arn:aws:events:{place}:rule/foldfleet-*",
     }
+    tasks = {
+        name: resolve(statement["Condition"]["ArnLikeIfExists"]["aws:SourceArn"])
+        for name, kind, statement in statements_of(TEMPLATE)
+        if kind == "trust" and "ArnLikeIfExists" in statement.get("Condition", {})
+    }
+    assert tasks == dict.fromkeys(
+        ("ExecutionRole", "TaskRole", "ReducerRole", "PlannerRole"),
+        f"arn:aws:ecs:{place}:*",
+    )
     (trust,) = RESOURCES["ScheduleRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Condition"] == {
         "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}},

@@ -62,6 +62,7 @@ def test_the_intake_machine_gets_what_the_document_says(house: House, name: str,
     # There is no image in this stack: the search says so, and says what to type.
     assert search["error"] == "foldfleet.NoImage", house.explain(search)
     assert "submit image push" in search["cause"]
+    assert [one["dimensions"] for one in house.refusals()] == [{"Stack": "foldfleet"}]
 
 
 def test_the_same_event_twice_and_late_is_one_search(house: House) -> None:

@@ -92,7 +92,7 @@ def test_what_the_planner_is_asked() -> None:
     site = Site.model_validate_json(parameters["site"])
     assert site.machine == MACHINE
     assert site.store == "s3://bucket-1/store"
-    assert site.max_vcpus == 64
+    assert (site.max_vcpus, site.environments) == (64, 1)
     assert site.ceilings.model_dump() == {
         "max_cells": 100_000,
         "max_task_vcpus": 16,
@@ -293,6 +293,7 @@ def test_a_planner_of_another_version_ends_in_words(answer: Any, again: bool) ->
     assert world.events[-1]["Detail"]["upload"] == UPLOAD
     assert world.outcomes()[0]["message"] == execution.cause
     assert len(world.asks()) == 1 + again
+    assert world.count()["putMetricData"] == 1
 
 
 @pytest.mark.parametrize("lacking", ["cells", "best", "files", "complete"])
@@ -320,8 +321,8 @@ KEYS: dict[type[Document], str] = {
     Ask: "deadline execution over prepared run spec upload",
     Upload: "bucket etag key kind reason sequencer size time version",
     Site: (
-        "account bucket ceilings data_places data_prefix instance_types machine max_vcpus region spec_prefix "
-        "stack store"
+        "account bucket ceilings data_places data_prefix environments instance_types machine max_vcpus region "
+        "spec_prefix stack store"
     ),
     Ceilings: "max_cells max_hours max_task_memory_gib max_task_vcpus max_vcpu_hours",
 }
@@ -659,6 +660,7 @@ def test_there_is_no_image() -> None:
     assert execution.error == "foldfleet.NoImage"
     assert "submit image push" in str(execution.cause)
     assert "ff-plan" in str(execution.cause)
+    assert world.count()["putMetricData"] == 1  # an alarm on it hears of what stops every upload
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ NAMES = Names(
     store_prefix="store",
     queue_arn=f"arn:aws:batch:{REGION}:{ACCOUNT}:job-queue/ff",
     max_vcpus="64",
+    environments="1",
     instance_types="m6i,c6i",
     data_places="arn:aws:s3:::bucket-1/data/*",
     spec_prefix="incoming/",

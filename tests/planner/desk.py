@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ def make_site(**changes: Any) -> Site:
         "bucket": "fleet",
         "store": STORE,
         "max_vcpus": 8,
+        "environments": 1,
         "instance_types": "m5, c5",
         "machine": MACHINE,
         "data_places": "arn:aws:s3:::fleet/incoming/*,arn:aws:s3:::other/tables/*",
@@ -152,8 +154,9 @@ class Stack:
         return Execution(self, name, started=given or {"spec": self.keep_spec()})
 
     def keep_spec(self, text: str = SPEC, refit: str = "false") -> str:
-        key = Layout.upload("0" * 63 + str(len(text) % 10), f"{refit}.yaml")
-        self.store.folder.put(key, text.replace("REFIT", refit).encode())
+        body = text.replace("REFIT", refit).encode()
+        key = Layout.scheduled(hashlib.sha256(body).hexdigest())
+        self.store.folder.put(key, body)
         return f"{STORE}/{key}"
 
     def newest(self, order: Order) -> RoundPlan:

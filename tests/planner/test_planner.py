@@ -163,6 +163,13 @@ def test_vcpu_hours_bound_how_long_arrays_may_take(stack: Stack) -> None:
     assert "--max-vcpu-hours" in over.message
 
 
+@pytest.mark.parametrize(("environments", "at_once"), [(1, 4), (2, 8)])
+def test_hosts_on_demand_beside_spot_hosts_take_vcpu_hours_too(stack: Stack, environments: int, at_once: int) -> None:
+    stack.site = make_site(max_vcpus=4, environments=environments, ceilings={"max_vcpu_hours": 2})
+    _, order = stack.prepared()
+    assert order.work_seconds == 2 * 3600 / at_once
+
+
 def test_what_was_spent_before_a_round_of_another_counts(stack: Stack) -> None:
     stack.site = make_site(ceilings={"max_vcpu_hours": 2})
     execution, order = stack.prepared()

@@ -16,7 +16,7 @@ from jobspec.stores.base import Store, open_store
 from jobspec.stores.layout import Layout
 from submitter.cloud.record import save_record
 from submitter.machines.messages import Ask, Order, Site, Upload
-from submitter.planner.places import MOST_SHOWN, data_places, shown, spec_places
+from submitter.machines.places import MOST_SHOWN, data_places, shown, spec_places
 from submitter.planner.planner import make_order
 from submitter.planner.sources import read_source
 from tests.planner.desk import MACHINE, NOW, STORE, make_site
@@ -211,13 +211,14 @@ def test_the_store_stays_closed_whatever_the_places_say(bucket: Bucket) -> None:
     bucket.site = bucket.site.model_copy(update={"data_places": f"arn:aws:s3:::{bucket.name}/*"})
     spec = kept(bucket, data(f"{bucket.store.url}/runs/r-1/views/cv_results.csv"))
     refused(bucket.ask(spec=spec), 4, "--data s3://")
-    assert bucket.ask(spec=kept(bucket, data(f"{bucket.store.url}/uploads/x/t.csv"))).next == "prepare"
+    refused(bucket.ask(spec=kept(bucket, data(f"{bucket.store.url}/uploads/x/t.csv"))), 4, "--data s3://")
+    refused(bucket.ask(spec=f"{bucket.store.url}/uploads/x/spec.yaml"), 4, "The spec is")
     assert bucket.ask(spec=kept(bucket, data(f"s3://{bucket.name}/{bucket.base}/any.csv"))).next == "prepare"
 
 
 def kept(bucket: Bucket, text: bytes) -> str:
-    """Return the URL of a spec that lies where desks and the planner hand specs to steps."""
-    key = f"uploads/{hashlib.sha256(text).hexdigest()}/spec.json"
+    """Return the URL of a spec that lies where schedules keep theirs."""
+    key = Layout.scheduled(hashlib.sha256(text).hexdigest())
     bucket.store.create(key, text)
     return f"{bucket.store.url}/{key}"
 
@@ -225,8 +226,8 @@ def kept(bucket: Bucket, text: bytes) -> str:
 def test_a_spec_elsewhere_is_refused(bucket: Bucket) -> None:
     for url in ("s3://elsewhere/x.yaml", f"{bucket.store.url}/runs/r-1/spec.yaml", f"s3://{bucket.name}/x.yaml", "x"):
         refused(bucket.ask(spec=url), 4, "The spec is")
-    refused(bucket.ask(spec=f"{bucket.store.url}/uploads/x/nothing.yaml"), 5, "There is no object")
-    refused(bucket.ask(spec=f"{bucket.store.url}/uploads/"), 2, "names no object")
+    refused(bucket.ask(spec=f"{bucket.store.url}/{Layout.scheduled('0')}"), 5, "There is no object")
+    refused(bucket.ask(spec=f"{bucket.store.url}/{Layout.templates()}"), 2, "names no object")
     refused(bucket.ask(), 2, "was given no spec")
 
 
@@ -249,7 +250,7 @@ def test_a_text_within_the_input_is_read_through_its_quotation_marks(bucket: Buc
     else:
         assert read_source(bucket.site, ask, bucket.store).text == text.encode()
     as_object = json.dumps({"name": "odd", "data": {"builtin": "iris"}, "candidates": [{"estimator": "x"}]})
-    refused(bucket.ask(spec=kept(bucket, as_object.encode())), 2, "spec.json:1:")
+    refused(bucket.ask(spec=kept(bucket, as_object.encode())), 2, ".yaml:1:")
 
 
 HOSTILE: dict[str, tuple[bytes | str, str]] = {
@@ -320,7 +321,6 @@ def test_places_are_matched_as_policies_match_them() -> None:
         "cn/x",
         "fleet/nightly/x",
         "fleet/incoming/x",  # beside the specs
-        "fleet/foldfleet/uploads/x",
     ]
     refused = [
         "a-b/x",
@@ -331,6 +331,7 @@ def test_places_are_matched_as_policies_match_them() -> None:
         "a-b/x/../y",
         "aXb/x/y",
         "fleet/foldfleet/templates/x.yaml",
+        "fleet/foldfleet/uploads/x",
     ]
     places = data_places(site)
     assert [url for url in allowed if not places.allows(f"s3://{url}")] == []

@@ -19,12 +19,12 @@ MOST_SHOWN = 300
 class Places:
     """Patterns over ``bucket/key``, in which `*` and `?` stand for any characters as they do in a policy of AWS.
 
-    ``own`` is the store, of whose folders only ``open_folders`` count, whatever the patterns say.
+    ``own`` is the store: closed whatever the patterns say, but for ``open_folders``.
     """
 
     patterns: tuple[str, ...]
     own: S3Address
-    open_folders: tuple[str, ...]
+    open_folders: tuple[str, ...] = ()
 
     def allows(self, url: str) -> bool:
         """Say whether an object may be read; nothing in its key is decoded or made shorter."""
@@ -66,7 +66,7 @@ def places_to_read(store_url: str, arns: Iterable[str], watched: Iterable[str]) 
     own = S3Address.parse(store_url)
     listed = [arn.strip().split(":", 5)[-1] for arn in arns if arn.strip()]
     seen = [f"{own.bucket}/{prefix}*" for prefix in watched if prefix]
-    return Places(tuple(dict.fromkeys([*listed, *seen])), own, (Layout.uploads(),))
+    return Places(tuple(dict.fromkeys([*listed, *seen])), own)
 
 
 def data_places(site: Site) -> Places:
@@ -75,8 +75,8 @@ def data_places(site: Site) -> Places:
 
 
 def spec_places(site: Site) -> Places:
-    """Return where specs may be read: where data may, and where the store keeps them."""
-    return replace(data_places(site), open_folders=(Layout.uploads(), Layout.templates()))
+    """Return where specs may be read: where data may, and where the store keeps those of templates and schedules."""
+    return replace(data_places(site), open_folders=(Layout.templates(),))
 
 
 def shown(url: str) -> str:
