@@ -76,7 +76,7 @@ def enable(
 
 @app.command()
 def disable(stack: StackName = None, yes: Yes = False, as_json: AsJson = False) -> int:
-    """Let nothing start searches but people; schedules are removed, what runs goes on."""
+    """Let nothing start searches but people; schedules are removed, what has read its upload goes on."""
     from submitter.cli.events_commands import disable_events
     from submitter.cli.infra_commands import UpFlags
 

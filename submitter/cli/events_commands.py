@@ -132,9 +132,10 @@ def disable_events(stack: str | None, flags: UpFlags) -> int:
 
 def _remains(stack: Stack, *, has_own_bucket: bool) -> list[str]:
     told = f"the bucket {stack.bucket_name} tells EventBridge of new objects: other rules than ours may want that"
+    shown = f"`submit events list{option(stack.name)}` shows what became of them"
     return [
         *([] if has_own_bucket else [told]),
-        f"what runs goes on, and `submit events list{option(stack.name)}` shows what became of it",
+        f"searches that have read what was uploaded go on, and {shown}",
         f"what was uploaded, templates and outcomes stay in s3://{stack.bucket_name}",
         f"`submit run --on stepfunctions` and StartExecution on {stack.search_machine_arn} work as before",
     ]

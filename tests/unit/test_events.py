@@ -508,7 +508,7 @@ def test_disable_tells_what_goes_and_what_stays(call: Call, change: Change) -> N
     assert code == 0
     assert change.wishes[0].events is False
     assert "With events go 1 schedule: nightly" in err
-    assert "Remains: what runs goes on" in out
+    assert "Remains: searches that have read what was uploaded go on" in out
     document = json.loads(call("disable", "--yes", "--json")[1])
     assert document["schedules_removed"][0]["name"] == "nightly"
     assert len(document["remains"]) == 3
