@@ -75,7 +75,8 @@ def test_uploads_and_schedules_from_enable_to_disable(people: People) -> None:
     for key in (ODD, "jobs/table.csv", "retrain/letters/a.csv", "elsewhere/x.yaml"):
         s3.put_object(Bucket=bucket, Key=key, Body=SPEC.encode())
     cloud.fire_schedule("nightly", "2030-01-01T03:00:00Z", group="foldfleet", copies=2)
-    arrived = wait_until(lambda: found if len(found := people.submit("list")["arrivals"]) == 4 else None)
+    # Each look is a process.
+    arrived = wait_until(lambda: found if len(found := people.submit("list")["arrivals"]) == 4 else None, 300)
     assert {(one["kind"], one["name"]) for one in arrived} == {
         ("schedule", "nightly"),
         ("spec", f"s3://{bucket}/{ODD}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,16 +39,21 @@ def clients(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
         monkeypatch.setenv(name, value)
     made = make_clients()
     yield made
-    remove(made, survey(made, "foldfleet"), delete_data=True, tell=ignore, sleep=ignore)
+    remove(made, survey(made, "foldfleet"), delete_data=True, tell=ignore, sleep=pause)
 
 
 def ignore(_: object) -> None:
-    """Take what is told, or the seconds to wait, and do nothing."""
+    """Take what is told, and do nothing."""
+
+
+def pause(_: float) -> None:
+    """Wait for less than the seconds given: an hour of looks is bounded by their number, and takes a while here too."""
+    time.sleep(0.05)
 
 
 def up(clients: Clients, **wishes: Any) -> tuple[Stack, set[str]]:
-    proposal = propose_stack(clients, Wishes("foldfleet", **wishes), may_clear=True, tell=ignore, sleep=ignore)
-    return deploy(clients, proposal, tell=ignore, sleep=ignore), {change.resource for change in proposal.rows}
+    proposal = propose_stack(clients, Wishes("foldfleet", **wishes), may_clear=True, tell=ignore, sleep=pause)
+    return deploy(clients, proposal, tell=ignore, sleep=pause), {change.resource for change in proposal.rows}
 
 
 WITH_EVENTS = {

@@ -357,11 +357,15 @@ def test_stopping_ends_the_job_that_is_waited_for_if_the_role_may(bare: Cloud, m
     name = f"stopped-{may}"
     statements = [*(BATCH if may else [allow("batch:SubmitJob"), BATCH[1]]), *MANAGED]
     execution = start(bare, make_machine(bare, {"Do": submit(JobName=name)}, statements))
-    job = job_of(bare, name)["jobId"]
+    wait_until(lambda: job_of(bare, name)["status"] == "RUNNABLE")
+    before = len(bare.calls())
     bare.client("stepfunctions").stop_execution(executionArn=execution)
     assert end_of(bare, execution)["status"] == "ABORTED"
-    [told] = bare.client("batch").describe_jobs(jobs=[job])["jobs"]
-    assert told["status"] == ("FAILED" if may else "RUNNABLE")
+    [asked] = wait_until(lambda: [call for call in bare.calls(before) if call.action == "batch:TerminateJob"])
+    assert asked.decision == ("allowed" if may else "not allowed")
+    if may:
+        wait_until(lambda: job_of(bare, name)["status"] == "FAILED")
+    assert job_of(bare, name)["status"] == ("FAILED" if may else "RUNNABLE")
 
 
 @pytest.mark.parametrize("given", [{"error": "own.Stopped", "cause": "no more"}, {}])
@@ -381,6 +385,8 @@ def test_stopping_a_map_aborts_it_for_the_reason_given_and_ends_its_jobs(bare: C
     ended = end_of(bare, execution)
     assert ended["status"] == "ABORTED"
     assert {name: ended[name] for name in ("error", "cause") if name in ended} == given
+    # What was submitted while the map was being stopped ends a little later.
+    wait_until(lambda: all(job_of(bare, name)["status"] == "FAILED" for name in names))
     found = bare.client("batch").describe_jobs(jobs=jobs)["jobs"]
     assert [(job["status"], job["statusReason"]) for job in found] == [("FAILED", "The execution was stopped")] * 2
     history = states.get_execution_history(executionArn=execution)["events"]
@@ -397,7 +403,7 @@ def test_a_timeout_fails_the_state_and_leaves_the_job(bare: Cloud) -> None:
     state = submit(JobName="slow") | {"TimeoutSecondsPath": "$.most"}
     ended = end_of(bare, start(bare, make_machine(bare, {"Do": state}, [*BATCH, *MANAGED]), {"most": 1}))
     assert (ended["status"], ended["error"]) == ("FAILED", "States.Timeout")
-    assert job_of(bare, "slow")["status"] == "RUNNABLE"
+    wait_until(lambda: job_of(bare, "slow")["status"] == "RUNNABLE")
 
 
 def test_a_machine_has_a_time_limit_of_its_own(bare: Cloud) -> None:

@@ -76,7 +76,7 @@ class DockerGate(Gate):
     def containers(self, **labels: str) -> list[Container]:
         """Return the containers of this gate's store, ended ones among them."""
         wanted = [f"foldfleet.{name}={value}" for name, value in {"store": str(self.store), **labels}.items()]
-        return self.client.containers.list(all=True, filters={"label": wanted})
+        return self.client.containers.list(all=True, filters={"label": wanted}, ignore_removed=True)
 
     def alive(self) -> list[Container]:
         return [container for container in self.containers() if container.status == "running"]

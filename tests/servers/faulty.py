@@ -140,6 +140,7 @@ class FaultyProxy:
         self._failed: collections.Counter[int] = collections.Counter()
         self._times: collections.Counter[str] = collections.Counter()
         self._open: set[socket.socket] = set()
+        self._closing = False
         self.rules = rules
         self._server = _Server(("127.0.0.1", 0), self._handle)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -169,6 +170,7 @@ class FaultyProxy:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server.shutdown()
         with self._lock:
+            self._closing = True
             for client in self._open:
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RDWR)
@@ -198,6 +200,8 @@ class FaultyProxy:
 
     def _handle(self, client: socket.socket) -> None:
         with self._lock:
+            if self._closing:  # it was accepted, and nobody would end it any more
+                return
             self._open.add(client)
         try:
             with contextlib.suppress(OSError, http.client.HTTPException), _Session(self, client) as session:

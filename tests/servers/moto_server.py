@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers.process import free_ports, serving
+from tests.servers.process import serving_at_free_ports
 from tests.servers.s3server import BUCKET, S3Server
 
 _RUN = """
@@ -22,9 +22,11 @@ run_simple("127.0.0.1", int(sys.argv[1]), DomainDispatcherApplication(create_bac
 @contextlib.contextmanager
 def running_moto(folder: Path) -> Iterator[S3Server]:
     """Run a server with one bucket until the block ends."""
-    [port] = free_ports(1)
-    command = [sys.executable, "-c", _RUN, str(port)]
-    with serving(command, port, folder / "moto.log"):
+
+    def prepare(ports: list[int]) -> list[str]:
+        return [sys.executable, "-c", _RUN, str(ports[0])]
+
+    with serving_at_free_ports(1, prepare, folder / "moto.log") as [port]:
         server = S3Server("moto", f"http://127.0.0.1:{port}", "TESTING", "testing")
         server.client().create_bucket(Bucket=BUCKET)
         yield server

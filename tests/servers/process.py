@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 LONGEST_START_S = 120
+_TRIES = 3
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 
@@ -23,6 +24,30 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.contextmanager
+def serving_at_free_ports(count: int, prepare: Callable[[list[int]], Sequence[str]], log: Path) -> Iterator[list[int]]:
+    """Run a server until the block ends; yield its ports when HTTP is answered at the first of them.
+
+    Another process may take a port between choosing it and using it: then others are chosen.
+
+    Args:
+        count: how many ports it listens at.
+        prepare: gets the ports, and returns the command.
+        log: what it writes.
+    """
+    with contextlib.ExitStack() as stack:
+        for left in reversed(range(_TRIES)):
+            ports = free_ports(count)
+            command = prepare(ports)
+            try:
+                stack.enter_context(serving(command, ports[0], log))
+                break
+            except OSError:
+                if not left:
+                    raise
+        yield ports
 
 
 @contextlib.contextmanager

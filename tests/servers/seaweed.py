@@ -6,12 +6,13 @@ import contextlib
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from tests.servers.certificate import make_certificate
-from tests.servers.process import free_ports, serving
+from tests.servers.process import LONGEST_START_S, serving_at_free_ports
 from tests.servers.s3server import BUCKET, S3Server
 
 _LISTENERS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
@@ -47,6 +48,7 @@ def running_seaweed(folder: Path) -> Iterator[S3Server]:
     with contextlib.ExitStack() as stack:
         server = _start(stack, folder)
         server.client().create_bucket(Bucket=BUCKET)
+        _await_writes(server)
         yield server
 
 
@@ -56,19 +58,33 @@ def over_tls(server: S3Server, folder: Path) -> S3Server:
     return replace(server, endpoint=f"https://localhost:{port}", ca_bundle=str(folder / "certificate.pem"))
 
 
-def _start(stack: contextlib.ExitStack, folder: Path, tries: int = 3) -> S3Server:
-    names = (*_LISTENERS, *_LISTENERS_S3)
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    (folder / "ports.json").write_text(json.dumps(ports))
-    stack.callback(_remove_sockets, list(ports.values()))
-    try:
-        stack.enter_context(serving(_command(folder, ports), ports["s3.port"], folder / "weed.log"))
-    except OSError:
-        # Another process may take a port between asking for it and using it.
-        if tries == 1:
-            raise
-        return _start(stack, folder, tries - 1)
-    return S3Server("seaweed", f"http://127.0.0.1:{ports['s3.port']}", "ADMIN", "secret-admin")
+def _start(stack: contextlib.ExitStack, folder: Path) -> S3Server:
+    names = (*_LISTENERS_S3, *_LISTENERS)
+
+    def prepare(ports: list[int]) -> list[str]:
+        named = dict(zip(names, ports, strict=True))
+        (folder / "ports.json").write_text(json.dumps(named))
+        stack.callback(_remove_sockets, ports)
+        return _command(folder, named)
+
+    port, *_ = stack.enter_context(serving_at_free_ports(len(names), prepare, folder / "weed.log"))
+    return S3Server("seaweed", f"http://127.0.0.1:{port}", "ADMIN", "secret-admin")
+
+
+def _await_writes(server: S3Server) -> None:
+    """Wait until an object can be put: the S3 port answers before there is a volume that takes one."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client, deadline = server.client(), time.monotonic() + LONGEST_START_S
+    while True:
+        try:
+            client.put_object(Bucket=BUCKET, Key="probe", Body=b"1")
+            break
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    client.delete_object(Bucket=BUCKET, Key="probe")
 
 
 def _command(folder: Path, ports: dict[str, int]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,6 @@ from tests.aws.standin.templates import (
 )
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
-_IN_CREATION_S = 0.3
 _CURRENT = "REVIEW_IN_PROGRESS"
 
 
@@ -50,7 +49,7 @@ class AlreadyExists(CloudFormationError):
 
 @dataclass
 class ChangeSet:
-    """A change set; its result is told from ``ready`` on (seconds of the monotonic clock)."""
+    """A change set; ``pending`` until DescribeChangeSet has told once that it is in creation."""
 
     name: str
     arn: str
@@ -61,7 +60,7 @@ class ChangeSet:
     tags: dict[str, str]
     capabilities: list[str]
     changes: list[Change]
-    ready: float
+    pending: bool = True
     execution_status: str = "AVAILABLE"
     made: Any = field(default_factory=utcnow)
 
@@ -71,8 +70,7 @@ class ChangeSet:
 
     def describe(self) -> dict[str, Any]:
         """Return what DescribeChangeSet answers now."""
-        pending = time.monotonic() < self.ready
-        status = "CREATE_IN_PROGRESS" if pending else "FAILED" if self.is_empty else "CREATE_COMPLETE"
+        status = "CREATE_IN_PROGRESS" if self.pending else "FAILED" if self.is_empty else "CREATE_COMPLETE"
         given = [{"ParameterKey": key, "ParameterValue": value} for key, value in self.parameters.items()]
         return {
             "ChangeSetName": self.name,
@@ -86,7 +84,7 @@ class ChangeSet:
             "ExecutionStatus": "UNAVAILABLE" if status != "CREATE_COMPLETE" else self.execution_status,
             **({"StatusReason": NO_CHANGES} if status == "FAILED" else {}),
             "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
-            "Changes": [] if pending else [change.describe() for change in self.changes],
+            "Changes": [] if self.pending else [change.describe() for change in self.changes],
         }
 
 
@@ -101,7 +99,7 @@ class Deployments:
         """Put these answers in the place of moto's."""
         handlers: dict[str, Callable[[Any], Any]] = {
             "create_change_set": self.create,
-            "describe_change_set": lambda response: ActionResult(self.find(response).describe()),
+            "describe_change_set": self.describe_set,
             "list_change_sets": self.list_sets,
             "delete_change_set": self.delete_set,
             "execute_change_set": self.execute,
@@ -130,29 +128,35 @@ class Deployments:
         if lacking:
             raise InsufficientCapabilities(f"Requires capabilities : [{lacking}]")
         tags = {tag["Key"]: tag["Value"] for tag in response._get_param("Tags") or []}
-        if stack is None:
-            stack = _make_stack(backend, name, tags)
         with self._lock:
+            if stack is None:
+                stack = _make_stack(backend, name, tags)
             if any(one.name == label and one.stack is stack for one in self._sets.values()):
                 raise AlreadyExists(f"ChangeSet {label} cannot be created due to a mismatch with existing attribute")
             arn = generate_changeset_id(label, REGION, ACCOUNT)
             changes = find_changes(stack, template, parameters, tags)
-            ready = time.monotonic() + _IN_CREATION_S
-            made = ChangeSet(label, arn, kind, stack, template, parameters, tags, capabilities, changes, ready)
+            made = ChangeSet(label, arn, kind, stack, template, parameters, tags, capabilities, changes)
             self._sets[arn] = made
         return ActionResult({"Id": arn, "StackId": stack.stack_id})
 
     def find(self, response: Any) -> ChangeSet:
         """Return the change set that a request names."""
         label, name = response._get_param("ChangeSetName"), response._get_param("StackName")
-        for made in self._sets.values():
+        for made in list(self._sets.values()):
             if made.arn == label or (made.name == label and name in {made.stack.name, made.stack.stack_id}):
                 return made
         raise ChangeSetNotFound(f"ChangeSet [{label}] does not exist")
 
+    def describe_set(self, response: Any) -> ActionResult:
+        """Tell of a change set; whoever asks first finds it in creation, whoever asks again finds its result."""
+        made = self.find(response)
+        told = made.describe()
+        made.pending = False
+        return ActionResult(told)
+
     def list_sets(self, response: Any) -> ActionResult:
         name = response._get_param("StackName")
-        mine = [made for made in self._sets.values() if name in {made.stack.name, made.stack.stack_id}]
+        mine = [made for made in list(self._sets.values()) if name in {made.stack.name, made.stack.stack_id}]
         return ActionResult({"Summaries": [made.describe() for made in mine]})
 
     def delete_set(self, response: Any) -> EmptyResult:
@@ -176,10 +180,12 @@ class Deployments:
         return EmptyResult()
 
     def _carry_out(self, made: ChangeSet, verb: str) -> None:
+        with self._lock:  # once it has changed, others may be made for what it is then
+            stale = [arn for arn, one in self._sets.items() if one.stack is made.stack]
         (create if verb == "CREATE" else update)(made.stack, made.template, made.parameters, made.tags, made.changes)
         with self._lock:  # the others were made for a stack that is no more
-            for arn in [arn for arn, one in self._sets.items() if one.stack is made.stack]:
-                del self._sets[arn]
+            for arn in stale:
+                self._sets.pop(arn, None)
 
     # --- deletion ----------------------------------------------------------------------------------------------
 
@@ -212,9 +218,11 @@ class Deployments:
         with self._lock:
             for arn in [arn for arn, one in self._sets.items() if one.stack is stack]:
                 del self._sets[arn]
-        stack.status = "DELETE_COMPLETE"
-        backend.stacks.pop(stack.stack_id, None)
-        backend.deleted_stacks[stack.stack_id] = stack
+            # New dictionaries: requests read the old ones meanwhile, and find the stack in one of them at any moment.
+            backend.deleted_stacks = {**backend.deleted_stacks, stack.stack_id: stack}
+            left = OrderedDict((identity, one) for identity, one in backend.stacks.items() if one is not stack)
+            backend.stacks = left
+        set_status(stack, "DELETE_COMPLETE")
 
 
 def _as_method(handler: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import sys
 import urllib.error
@@ -15,7 +16,7 @@ from typing import Any
 
 from tests.aws.standin.recorder import Call
 from tests.aws.standin.registry import running_registry
-from tests.servers.process import free_ports, serving
+from tests.servers.process import serving_at_free_ports
 from tests.servers.seaweed import running_seaweed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -187,13 +188,12 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def running_cloud(folder: Path, *, containers: bool = True, tries: int = 3) -> Iterator[Cloud]:
+def running_cloud(folder: Path, *, containers: bool = True) -> Iterator[Cloud]:
     """Run a stand-in until the block ends, with nothing deployed.
 
     Args:
         folder: for data, logs and the disks of hosts.
         containers: whether tasks are real containers; without, no Docker engine is needed.
-        tries: another process may take a port between asking for it and using it.
     """
     with contextlib.ExitStack() as stack:
         for part in ("weed", "registry", "cloud"):
@@ -211,27 +211,26 @@ def running_cloud(folder: Path, *, containers: bool = True, tries: int = 3) -> I
             "registry_images": str(images),
             "containers": containers,
         }
-        cloud = _start(stack, folder / "cloud", settings, tries)
+        cloud = _start(stack, folder / "cloud", settings)
         stack.callback(_close, cloud)
         RUNNING.append(cloud)
         stack.callback(RUNNING.remove, cloud)
         yield cloud
 
 
-def _start(stack: contextlib.ExitStack, folder: Path, settings: dict[str, Any], tries: int) -> Cloud:
-    own, s3, ecr = free_ports(3)
+def _start(stack: contextlib.ExitStack, folder: Path, settings: dict[str, Any]) -> Cloud:
     config = folder / "config.json"
-    config.write_text(json.dumps({**settings, "port": own, "s3_port": s3, "ecr_port": ecr}))
-    try:
-        stack.enter_context(serving([sys.executable, "-c", _RUN, str(config)], own, folder / "cloud.log"))
-    except OSError:
-        if tries == 1:
-            raise
-        return _start(stack, folder, settings, tries - 1)
+
+    def prepare(ports: list[int]) -> list[str]:
+        named = dict(zip(("port", "s3_port", "ecr_port"), ports, strict=True))
+        config.write_text(json.dumps({**settings, **named}))
+        return [sys.executable, "-c", _RUN, str(config)]
+
+    own, _, ecr = stack.enter_context(serving_at_free_ports(3, prepare, folder / "cloud.log"))
     return Cloud(f"http://127.0.0.1:{own}", f"127.0.0.1:{ecr}", folder)
 
 
 def _close(cloud: Cloud) -> None:
-    """Let the stand-in remove its containers before it is killed."""
-    with contextlib.suppress(OSError, Refused):
+    """Let the stand-in remove its containers before it is killed; its end may cut its answer off."""
+    with contextlib.suppress(OSError, http.client.HTTPException, Refused):
         cloud.ask("close")

@@ -71,13 +71,12 @@ def update(
 
 
 def delete(stack: Stack, retained: set[str]) -> bool:
-    """Remove a stack's resources but those to retain; return whether all went."""
+    """Remove a stack's resources but those to retain; return whether all went, and the stack may go."""
     names = [name for name in stack.resource_map if name not in retained]
     failed = _remove(stack, names, keep_retained=True)
     if failed:
         set_status(stack, "DELETE_FAILED", f"The following resource(s) failed to delete: [{', '.join(failed)}]. ")
         return False
-    set_status(stack, "DELETE_COMPLETE")
     return True
 
 
@@ -198,9 +197,9 @@ def _dependants_first(documents: Mapping[str, Any], names: Mapping[str, Any]) ->
 
 
 def set_status(stack: Stack, status: str, reason: str | None = None) -> None:
-    """Put a stack into a status, with an event."""
-    stack.status = status
+    """Put a stack into a status, with an event that whoever finds the status finds too."""
     stack._add_stack_event(status, resource_status_reason=reason)
+    stack.status = status
 
 
 def note_resource(stack: Stack, name: str, kind: str, status: str, physical: str, reason: str | None = None) -> None:

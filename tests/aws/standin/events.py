@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moto.events.models import EventsBackend, Rule, events_backends
-from moto.sqs.models import sqs_backends
+from moto.sqs.models import Queue, sqs_backends
 
 from tests.aws.standin import iam
 from tests.aws.standin.guard import Guard
@@ -53,6 +53,7 @@ class Bus:
 
     def install(self) -> None:
         """Let what is put go the way of what services emit; moto's own services emit nothing."""
+        _keep_letters()
         replace(Rule, send_to_targets=lambda _rule, _event, _transform_input=True: None)
         check = EventsBackend.put_events
 
@@ -169,6 +170,17 @@ class Bus:
             attributes = {name: {"data_type": "String", "string_value": value} for name, value in named.items()}
             backend = sqs_backends[ACCOUNT][REGION]
             backend.send_message(dead.rpartition(":")[2], json.dumps(event), message_attributes=attributes)
+
+
+def _keep_letters() -> None:
+    """Let no letter be lost that is delivered while another is deleted: moto puts a new list in the place of all."""
+    delete = Queue.delete_message
+
+    def delete_alone(queue: Queue, receipt_handle: str) -> None:
+        with queue._messages_lock:
+            delete(queue, receipt_handle)
+
+    replace(Queue, delete_message=delete_alone)
 
 
 def make_input(target: Mapping[str, Any], event: Mapping[str, Any]) -> str:

@@ -182,13 +182,13 @@ def policies_of(principal: Principal) -> tuple[Sequence[iam.Document], iam.Docum
     backend = _iam()
     if principal.kind == "role":
         role = backend.get_role(principal.name)
-        found = [read_document(text) for text in role.policies.values()]
-        found += [_managed(policy) for policy in role.managed_policies.values()]
+        found = [read_document(text) for text in list(role.policies.values())]
+        found += [_managed(policy) for policy in list(role.managed_policies.values())]
         boundary = getattr(role, "permissions_boundary_arn", None)
         return found, _managed(backend.get_policy(boundary)) if boundary else None
     user = backend.get_user(principal.name)
-    found = [read_document(text) for text in user.policies.values()]
-    found += [_managed(policy) for policy in user.managed_policies.values()]
+    found = [read_document(text) for text in list(user.policies.values())]
+    found += [_managed(policy) for policy in list(user.managed_policies.values())]
     return found, None
 
 

@@ -250,9 +250,24 @@ def _make_evaluate(loose: bool) -> Callable[..., None]:
         operation = to_pascal(self.resource.api_action)
         if operation not in client.meta.service_model.operation_names:
             raise ValueError(f"{self.resource.resource_arn} is no action that Step Functions knows")
-        env.stack.append(call(client, operation, normalised_parameters, loose=loose))
+        answer = call(client, operation, normalised_parameters, loose=loose)
+        if self.resource.condition in {"sync", "sync:2"}:
+            _remember(_execution_of(env), client, answer)
+        env.stack.append(answer)
 
     return evaluate
+
+
+def _remember(execution: str, client: Any, answer: Any) -> None:
+    """Remember what a state will wait for as soon as it is there: an execution that was stopped comes no further."""
+    if (job := answer.get("JobId")) is not None:
+        STARTED.add(execution, job, lambda: client.terminate_job(jobId=job, reason="The execution was stopped"))
+    if (child := answer.get("ExecutionArn")) is not None:
+        STARTED.add(execution, child, lambda: client.stop_execution(executionArn=child, cause="The parent was stopped"))
+
+
+def _execution_of(env: Any) -> str:
+    return str(env.states.context_object.context_object_data["Execution"]["Id"])
 
 
 def _client(task: Any, runtime: Any, credentials: Any) -> Any:
@@ -316,9 +331,7 @@ def _wait_for_job(
     self: Any, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
 ) -> Callable[[], Any]:
     client = _client(self, resource_runtime_part, state_credentials)
-    execution = env.states.context_object.context_object_data["Execution"]["Id"]
-    job = env.stack.pop()["JobId"]
-    STARTED.add(execution, job, lambda: client.terminate_job(jobId=job, reason="The execution was stopped"))
+    execution, job = _execution_of(env), env.stack.pop()["JobId"]
 
     def ask() -> Any:
         try:
@@ -341,9 +354,7 @@ def _wait_for_execution(
     self: Any, env: Any, resource_runtime_part: Any, normalised_parameters: Any, state_credentials: Any
 ) -> Callable[[], Any]:
     client = _client(self, resource_runtime_part, state_credentials)
-    parent = env.states.context_object.context_object_data["Execution"]["Id"]
-    child = env.stack.pop()["ExecutionArn"]
-    STARTED.add(parent, child, lambda: client.stop_execution(executionArn=child, cause="The parent was stopped"))
+    parent, child = _execution_of(env), env.stack.pop()["ExecutionArn"]
 
     def ask() -> Any:
         found = call(client, "DescribeExecution", {"ExecutionArn": child})

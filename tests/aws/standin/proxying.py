@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import IO
 from tests.aws.standin.answers import Answer
 from tests.servers.faulty import PIECE, Request, make_head, read_body, read_head
 
+_LOG = logging.getLogger(__name__)
 _OWN = {"content-length", "transfer-encoding", "connection", "keep-alive"}
 _BODYLESS = (204, 304)
 
@@ -175,4 +178,6 @@ class _Server(socketserver.ThreadingTCPServer):
         self._handle_client(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a client that was killed."""
+        """Say nothing of a client that was killed; whatever else it is, is the proxy's own."""
+        if not isinstance(sys.exception(), OSError):
+            _LOG.exception("a connection was given up")

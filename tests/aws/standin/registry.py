@@ -23,7 +23,7 @@ from tests.aws.standin.identity import ACCOUNT, REGION, Principal
 from tests.aws.standin.proxying import Forward, Proxy
 from tests.aws.standin.rights import arn
 from tests.servers.faulty import Request
-from tests.servers.process import free_ports, serving
+from tests.servers.process import serving_at_free_ports
 
 PROGRAM = "docker-registry"
 _LIFETIME = dt.timedelta(hours=12)
@@ -55,15 +55,18 @@ def running_registry(folder: Path) -> Iterator[tuple[int, Path]]:
         raise FileNotFoundError(f"{PROGRAM}: apt-get install {PROGRAM}")
     images = folder / "images"
     images.mkdir(parents=True)
-    [port] = free_ports(1)
-    config = {
-        "version": 0.1,
-        "log": {"level": "warn"},
-        "storage": {"filesystem": {"rootdirectory": str(images)}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": secrets.token_hex(16)},
-    }
-    (folder / "registry.json").write_text(json.dumps(config))  # YAML reads JSON
-    with serving([program, "serve", str(folder / "registry.json")], port, folder / "registry.log"):
+
+    def prepare(ports: list[int]) -> list[str]:
+        config = {
+            "version": 0.1,
+            "log": {"level": "warn"},
+            "storage": {"filesystem": {"rootdirectory": str(images)}, "delete": {"enabled": True}},
+            "http": {"addr": f"127.0.0.1:{ports[0]}", "secret": secrets.token_hex(16)},
+        }
+        (folder / "registry.json").write_text(json.dumps(config))  # YAML reads JSON
+        return [program, "serve", str(folder / "registry.json")]
+
+    with serving_at_free_ports(1, prepare, folder / "registry.log") as [port]:
         yield port, images
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moto.events.models import Rule
-from moto.iam.models import ManagedPolicy, Role, iam_backends
+from moto.iam.models import IAMBackend, ManagedPolicy, Role, iam_backends
 
 from tests.aws.standin.identity import ACCOUNT, PARTITION
 from tests.aws.standin.patching import replace
@@ -15,6 +15,8 @@ from tests.aws.standin.patching import replace
 
 def install() -> None:
     """Teach moto these."""
+    # Whoever looks for a role goes through all of them, while other requests make more.
+    replace(IAMBackend, get_roles=lambda backend: list(backend.roles.values()))
     _patch_roles()
     _patch_managed_policies()
     redeploy = Rule.update_from_cloudformation_json.__func__  # type: ignore[attr-defined]

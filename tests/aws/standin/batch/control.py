@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,25 +46,27 @@ class Control:
         self._clock = clock
         self._threaded = threaded
         self._engines: dict[tuple[str, str], Engine] = {}
+        self._making = threading.Lock()
         self._undo: list[Callable[[], None]] = []
 
     def engine(self, backend: BatchBackend) -> Engine:
         """Give the engine of a backend."""
         key = (backend.account_id, backend.region_name)
-        if key not in self._engines:
-            engine = Engine(
-                region=backend.region_name,
-                account=backend.account_id,
-                runner=self._simulated if self._is_simulated else self._runner,
-                hooks=self.hooks,
-                view=lambda arn: view_of(backend, arn),
-                options=self.options,
-                clock=self._clock,
-            )
-            self._engines[key] = engine
-            if self._threaded:
-                engine.start()
-        return self._engines[key]
+        with self._making:
+            if key not in self._engines:
+                engine = Engine(
+                    region=backend.region_name,
+                    account=backend.account_id,
+                    runner=self._simulated if self._is_simulated else self._runner,
+                    hooks=self.hooks,
+                    view=lambda arn: view_of(backend, arn),
+                    options=self.options,
+                    clock=self._clock,
+                )
+                self._engines[key] = engine
+                if self._threaded:
+                    engine.start()
+            return self._engines[key]
 
     def hosts(self, *, gone: bool = False) -> list[dict[str, object]]:
         """Show the instances that are up, oldest first; also those that are gone if asked for."""

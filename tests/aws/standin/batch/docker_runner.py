@@ -28,6 +28,8 @@ LABEL = "foldfleet.standin"
 
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 MIB = 1024 * 1024
+_ENGINE_ERRORS = (docker.errors.DockerException, requests.exceptions.RequestException)
+"""What comes of an engine that refuses, is too busy to answer, or is gone."""
 
 
 @dataclass(eq=False)
@@ -256,18 +258,18 @@ def refusal(error: Exception, container_id: str | None) -> str:
 
 def send(container_id: str, name: str) -> None:
     """Send a signal to a container; one that has ended does not mind."""
-    client = docker.APIClient(version="auto")
+    refused = contextlib.suppress(docker.errors.APIError)
     try:
-        with contextlib.suppress(docker.errors.APIError):
+        with contextlib.closing(docker.APIClient(version="auto")) as client, refused:
             client.kill(container_id, name)
-    finally:
-        client.close()
+    except _ENGINE_ERRORS:
+        logger.exception("signal_lost container=%s signal=%s", container_id, name)
 
 
 def remove(client: docker.APIClient, container_id: str | None) -> None:
     """Remove a container, whatever its state."""
     if container_id is not None:
-        with contextlib.suppress(docker.errors.APIError):
+        with contextlib.suppress(*_ENGINE_ERRORS):
             client.remove_container(container_id, force=True, v=True)
 
 

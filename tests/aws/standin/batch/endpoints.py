@@ -17,6 +17,13 @@ TOKEN_TTL = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN = "X-aws-ec2-metadata-token"
 
 
+class _Server(ThreadingHTTPServer):
+    """As many tasks as start at once may ask at once."""
+
+    request_queue_size = 128
+    daemon_threads = True
+
+
 class Endpoints:
     """One loopback server for all hosts and tasks of a stand-in; each finds its own under a path of its own."""
 
@@ -38,8 +45,7 @@ class Endpoints:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="batch-endpoints", daemon=True)
         self._thread.start()
 

@@ -498,7 +498,16 @@ class Engine:
                     self._wakes.notify_all()
                     return
             for action in actions:
-                action()
+                self._do(action)
+
+    def _do(self, action: Callable[[], None]) -> None:
+        """Reach outside; what fails there is told to who pumps, and does not stop a wheel that turns by itself."""
+        try:
+            action()
+        except Exception:
+            if not self._threads:
+                raise
+            logger.exception("action_failed")
 
     def start(self) -> None:
         """Pump in a thread of its own, and publish events in another: a slow target holds no job up."""
