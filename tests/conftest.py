@@ -78,7 +78,7 @@ def submit(tmp_path: Path) -> Submit:
         *arguments: object,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 300,
+        timeout: float = 900,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "submitter", *map(str, arguments)],

@@ -103,6 +103,14 @@ def deploy(cloud: Cloud, home: Path, name: str = STACK, *more: object) -> Deploy
     return Deployed(cloud, name, outputs, home)
 
 
+def forget_linked_roles(cloud: Cloud) -> None:
+    """Make the account a new one: other stacks' tests leave roles behind that `infra up` then need not make."""
+    iam = cloud.client("iam")
+    for role in iam.list_roles()["Roles"]:
+        if role["RoleName"].startswith("AWSServiceRoleFor"):
+            iam.delete_role(RoleName=role["RoleName"])
+
+
 @pytest.fixture(scope="session")
 def cloud(docker_engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Run a stand-in with real containers, in which nothing is deployed."""

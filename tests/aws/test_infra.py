@@ -12,7 +12,7 @@ import pytest
 
 from submitter.cloud.permissions import make_policies
 from submitter.cloud.preflight import SPOT_QUOTA
-from tests.aws.fixtures import run_submit
+from tests.aws.fixtures import forget_linked_roles, run_submit
 from tests.aws.standin.cloud import ACCOUNT, REGION, Cloud
 
 BUCKET = f"foldfleet-{ACCOUNT}-{REGION}"
@@ -37,6 +37,7 @@ def told(done: CompletedProcess[str], code: int = 0) -> Any:
 
 
 def test_up_twice_then_status_down_and_up_again(away: Cloud, tmp_path: Path) -> None:
+    forget_linked_roles(away)
     first = told(ask(away, tmp_path, "up", "--yes", "--json"))
     assert first["state"] == "created"
     assert first["stack"]["store_url"] == f"s3://{BUCKET}/foldfleet"

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +34,12 @@ PATIENCE_S = 120.0
 def own(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
     """Deploy a stack for these tests alone: what they push must not become the image of others' runs."""
     return deploy(cloud, tmp_path_factory.mktemp("pushing") / "home", STACK)
+
+
+@pytest.fixture
+def empty(cloud: Cloud, tmp_path: Path) -> Deployed:
+    """Deploy a stack to which nothing was pushed."""
+    return deploy(cloud, tmp_path / "home", "pushing-first")
 
 
 @pytest.fixture
@@ -59,11 +67,28 @@ def push(own: Deployed, image: str, **env: str) -> dict[str, Any]:
 
 
 def records(own: Deployed) -> list[ImageRecord]:
-    return list_records(open_store(own.outputs["StoreUrl"]), STACK)
+    return list_records(open_store(own.outputs["StoreUrl"]), own.name)
 
 
-def kill_at(own: Deployed, image: str, action: str) -> None:
-    """Kill a push with SIGKILL as soon as a right for some action was asked for."""
+STEPS = (
+    ("ecr:InitiateLayerUpload", "ecr:PutImage", "*"),
+    ("ecr:PutImage", "batch:RegisterJobDefinition", "*"),
+    ("batch:RegisterJobDefinition", "batch:RegisterJobDefinition", "*-reduce-*"),
+    ("s3:PutObject", "batch:RegisterJobDefinition", "*-plan"),
+)
+"""What a push does, and what comes behind it, which is a gate: an action and its resource."""
+
+
+def kill_at(own: Deployed, image: str, action: str, gate: str, resource: str) -> None:
+    """Kill a push with SIGKILL as soon as a right for some action was asked for, at the gate at the latest."""
+
+    def is_there() -> bool:
+        return any(
+            call.action == action or (call.action == gate and fnmatch(call.resource, resource))
+            for call in own.cloud.calls(start)
+        )
+
+    own.cloud.fault(gate, "throttle", times=10**6, resource=resource, principal="user/desk")
     start = len(own.cloud.calls())
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FOLDFLEET_"))}
     process = subprocess.Popen(
@@ -75,11 +100,16 @@ def kill_at(own: Deployed, image: str, action: str) -> None:
         text=True,
     )
     deadline = time.monotonic() + PATIENCE_S
-    while all(call.action != action for call in own.cloud.calls(start)):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
-        time.sleep(0.02)
-    process.kill()
-    process.communicate()
+    has_ended = False
+    try:
+        while not is_there():
+            assert not has_ended and time.monotonic() < deadline, process.communicate()[1]
+            has_ended = process.poll() is not None  # after which it is looked once more
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+        own.cloud.no_faults()
 
 
 def of_image(told: dict[str, Any]) -> dict[str, str]:
@@ -89,10 +119,11 @@ def of_image(told: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_push_that_is_killed_at_every_step_is_completed_by_the_next(
-    own: Deployed, image: str, docker_engine: DockerClient, as_submitter: None
+    empty: Deployed, image: str, docker_engine: DockerClient, as_submitter: None
 ) -> None:
-    for action in ("ecr:InitiateLayerUpload", "ecr:PutImage", "batch:RegisterJobDefinition", "s3:PutObject"):
-        kill_at(own, image, action)
+    own = empty
+    for step in STEPS:
+        kill_at(own, image, *step)
     done = push(own, image)
     (record,) = records(own)
     assert done["image"] == record.image and of_image(done) == record.definitions

@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from submitter.cloud.template import load_template
-from tests.aws.fixtures import Deployed, expect, run_submit
+from tests.aws.fixtures import Deployed, expect, forget_linked_roles, run_submit
 from tests.aws.grants import Deployment, compare, find_unused, make_user, read_deployment, read_reasons, split
 from tests.aws.house import DATA, SPECS, House, write_spec, write_table
 from tests.aws.standin.cloud import Cloud
@@ -119,14 +119,6 @@ def story(cloud: Cloud, image: str, tmp_path_factory: pytest.TempPathFactory) ->
 def join(policies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return policies as one, which only the stand-in lets be as long."""
     return {"Version": "2012-10-17", "Statement": [one for policy in policies for one in policy["Statement"]]}
-
-
-def forget_linked_roles(cloud: Cloud) -> None:
-    """Make the account a new one: other stacks' tests leave roles behind that `infra up` then need not make."""
-    iam = cloud.client("iam")
-    for role in iam.list_roles()["Roles"]:
-        if role["RoleName"].startswith("AWSServiceRoleFor"):
-            iam.delete_role(RoleName=role["RoleName"])
 
 
 def tell(cloud: Cloud, desk: Teller, image: str, outputs: Mapping[str, str]) -> None:

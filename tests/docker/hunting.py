@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,34 @@ class Hunt:
     def refit_begun(self) -> bool:
         return any(note.cell is None for note in read_notes(self.cache))
 
+    def hold(self, strike: Strike) -> None:
+        """Let no fit go on that comes with or behind a strike's moment, but those of tasks that may not be its victim.
+
+        So somebody is there to be killed, however late this process comes to it.
+        """
+        passing = {task_of(name) for name in self.killed if not strike.may_hit(self, name)}
+        self.cache.mkdir(exist_ok=True)
+        told = self.cache / "gate.new"
+        told.write_text(json.dumps({"begun": strike.gate, "passing": sorted(passing)}))
+        told.replace(self.cache / "gate")
+
+    def open(self) -> None:
+        """Let all fits go on."""
+        (self.cache / "gate").unlink()
+
+    def held(self, begun: int) -> dict[str, set[tuple[int, int]]]:
+        """Return the containers with a fit that a gate at ``begun`` holds, each with the cells that it began before."""
+        known: set[tuple[int, int] | None] = set()
+        before: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
+        held = set()
+        for note in read_notes(self.cache):
+            known.add(note.cell)
+            if len(known) >= begun:
+                held.add(note.where)
+            elif note.cell is not None:
+                before[note.where].add(note.cell)
+        return {name: before[name] for name in held}
+
     def rows(self) -> dict[tuple[int, int], str]:
         """Return the cells that have a row in the log of the newest round, each with its first attempt."""
         found: dict[tuple[int, int], str] = {}
@@ -176,21 +205,28 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str] | None
         time.sleep(LOOK_S)
 
 
-def deaths_of_task(hunt: Hunt, name: str) -> int:
-    return sum(victim.rpartition("-")[0] == name.rpartition("-")[0] for victim in hunt.killed)
+def task_of(name: str) -> str:
+    """Return the part of a container's name that all tries of its task have in common."""
+    return name.rpartition("-")[0]
 
 
 @dataclass(frozen=True)
 class Strike:
     """A kill: when so many cells have begun or have a row, or containers were started; ``times`` of one task in a row.
 
-    ``pick`` in [0, 1) says which of the tasks that run is the victim.
+    ``settled``: so many cells have begun, and what the victim has finished is durable. ``pick`` in [0, 1) says which of
+    the tasks that run is the victim. ``gate`` is the number of the first fit that may wait for it.
     """
 
     kind: str
     count: int
     pick: float
     times: int = 1
+    gate: int = NUM_CELLS
+
+    def may_hit(self, hunt: Hunt, name: str) -> bool:
+        """Say whether the task of a container can stand these deaths, too."""
+        return sum(task_of(victim) == task_of(name) for victim in hunt.killed) + self.times <= MOST_DEATHS
 
     def fall(self, hunt: Hunt, process: subprocess.Popen[str] | None) -> None:
         """Wait for the moment and kill."""
@@ -198,9 +234,12 @@ class Strike:
         victim: list[str] = []
 
         def hit() -> bool:
-            names = [name for name in hunt.alive() if deaths_of_task(hunt, name) + self.times <= MOST_DEATHS]
+            names = [name for name in hunt.alive() if self.may_hit(hunt, name)]
             if self.kind == "started":
                 names = names[-1:]
+            elif self.kind == "settled" or self.times > 1:  # one that is not about to end
+                held, rows = hunt.held(self.count), hunt.rows().keys()
+                names = [name for name in names if name in held and (self.kind != "settled" or held[name] <= rows)]
             if names and hunt.kill(chosen := names[int(self.pick * len(names))]):
                 victim.append(chosen)
             return bool(victim)
@@ -214,7 +253,7 @@ class Strike:
             victim.append(again)
 
     def _is_due(self, hunt: Hunt) -> bool:
-        if self.kind == "begun":
+        if self.kind in ("begun", "settled"):
             return hunt.begun() >= self.count
         if self.kind == "rows":
             return len(hunt.rows()) >= self.count
@@ -223,12 +262,22 @@ class Strike:
 
 def draw(chance: random.Random, num_tasks: int, num: int, row: int | None = None) -> list[Strike]:
     """Draw strikes over the first three quarters of a run; strike ``row`` kills twice in a row."""
+    cells = NUM_CELLS // num_tasks
     strikes = []
     for index, part in enumerate(sorted(chance.uniform(0, 0.75) for _ in range(num))):
-        kind = chance.choice(["begun", "begun", "begun", "rows", "started"])
+        kind = chance.choice(["begun", "begun", "begun", "settled", "started"])
         count = 1 + int(part * (num_tasks if kind == "started" else NUM_CELLS))
-        strikes.append(Strike(kind, count, chance.random(), 2 if index == row else 1))
+        gate = 1 + (count - 1) * cells if kind == "started" else count
+        strikes.append(Strike(kind, count, chance.random(), 2 if index == row else 1, gate))
     return strikes
+
+
+def strike_all(hunt: Hunt, strikes: Iterable[Strike], process: subprocess.Popen[str]) -> None:
+    """Let strikes fall one after the other; the run waits for each."""
+    for strike in strikes:
+        hunt.hold(strike)
+        strike.fall(hunt, process)
+    hunt.open()
 
 
 def kill_step(hunt: Hunt, step: str, process: subprocess.Popen[str], ready: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from docker import DockerClient
 from tests.conformance.places import Place
 from tests.conftest import Submit
 from tests.docker.dockgate import build_with
-from tests.docker.hunting import Hunt, Strike, draw, kill_step, until
+from tests.docker.hunting import Hunt, Strike, draw, kill_step, strike_all, until
 from tests.docker.witness import ESTIMATOR, MODULE, NUM_CELLS, NUM_SPLITS, Evidence, write_spec
 
 pytestmark = pytest.mark.faults
@@ -95,9 +95,9 @@ def test_containers_killed_at_random_moments_cost_only_what_was_in_flight(
     vcpus = 1 + seed % 2
     hunt = make_hunt(witness_image, store_url)
     strikes = draw(chance, NUM_SPLITS * TASKS_PER_FOLD[vcpus], 3, row=seed % 3)
+    hunt.hold(strikes[0])
     with hunt.started("run", write_spec(hunt.folder, vcpus), "--on", "docker", "--json") as cli:
-        for strike in strikes:
-            strike.fall(hunt, cli)
+        strike_all(hunt, strikes, cli)
         answer = hunt.finish(cli)
     assert (answer["fits"], answer["cells"]["lost"]) == (NUM_CELLS, 0), strikes
     check(hunt, answer["run_id"], submit, vcpus=vcpus)

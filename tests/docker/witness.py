@@ -26,6 +26,7 @@ NUM_CELLS = NUM_LEVELS * NUM_SPLITS
 MODULE = "witness_estimator"
 
 ESTIMATOR = '''
+import fcntl
 import hashlib
 import json
 import os
@@ -71,9 +72,22 @@ def is_first():
 def note(level, fold):
     where = os.environ.get("FOLDFLEET_LOG_STREAM")
     line = json.dumps({"level": level, "fold": fold, "where": where, "time": time.time()})
-    file = os.open(os.path.join(os.environ["FOLDFLEET_CACHE"], "notes"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    file = os.open(os.path.join(os.environ["FOLDFLEET_CACHE"], "notes"), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    fcntl.flock(file, fcntl.LOCK_EX)
     os.write(file, (line + "\\n").encode())
+    notes = [json.loads(line) for line in os.pread(file, 1 << 24, 0).splitlines()]
     os.close(file)
+    while is_held(len({(one["level"], one["fold"]) for one in notes}), where):
+        time.sleep(0.01)
+
+
+def is_held(begun, where):
+    try:
+        with open(os.path.join(os.environ["FOLDFLEET_CACHE"], "gate")) as file:
+            gate = json.load(file)
+    except FileNotFoundError:
+        return False
+    return begun >= gate["begun"] and where.rpartition("-")[0] not in gate["passing"]
 '''
 
 SPEC = f"""

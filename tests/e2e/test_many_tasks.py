@@ -29,7 +29,7 @@ NUM_CELLS = 8 * 150
 @pytest.mark.slow
 def test_a_thousand_tasks_and_more_end_with_exact_means(submit: Submit, tmp_path: Path) -> None:
     (tmp_path / "many.yaml").write_text(SPEC)
-    done = submit("run", "many.yaml", "--json", "--workers", "2", timeout=180)
+    done = submit("run", "many.yaml", "--json", "--workers", "2")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["cells"] == {"total": NUM_CELLS, "done": NUM_CELLS, "failed": 0, "lost": 0, "reused": 0}

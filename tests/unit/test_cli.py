@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from jobspec.errors import LimitError
+from jobspec.hostlock import HostLock
 from jobspec.runs.rounds import commit_round
 from jobspec.settings import load_settings
 from jobspec.stores.base import open_store
@@ -310,6 +311,7 @@ def test_fresh_on_a_finished_run_says_which_table_is_shown(
 
 def _pretend_child(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     real = subprocess.Popen
+    monkeypatch.setattr("submitter.detach.START_SECONDS", 300.0)  # it catches a hang, and no slow machine
     monkeypatch.setattr(
         "submitter.detach.subprocess.Popen", lambda _command, **rest: real([sys.executable, "-c", code], **rest)
     )
@@ -325,14 +327,16 @@ def test_a_background_process_that_dies_is_no_running_run(
 
 
 def test_a_background_process_is_running_once_it_drives(
-    planned: str, store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+    planned: str, store_url: str, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     desk = Desk(load_settings(), open_store(store_url))
     live = Liveness(desk.settings, desk.store, planned)
-    drive = f"from jobspec.hostlock import *; import time; HostLock(Path({str(live.driver().path)!r})).acquire()"
-    _pretend_child(monkeypatch, f"{drive}; time.sleep(1)")
-    assert start_detached(desk, live, 1).exit_code is None
-    assert live.is_driven()
+    lock, gate = str(live.driver().path), str(tmp_path / "gate")
+    code = f"driver = HostLock(Path({lock!r})); driver.acquire(); HostLock(Path({gate!r})).acquire(blocking=True)"
+    _pretend_child(monkeypatch, f"from jobspec.hostlock import *; {code}")
+    with HostLock(tmp_path / "gate"):  # at which the child waits
+        assert start_detached(desk, live, 1).exit_code is None
+        assert live.is_driven()
 
 
 def test_the_core_does_not_import_the_command_line() -> None:

@@ -119,6 +119,7 @@ class Desk:
     patience_seconds: float = 0.0
     stop_asked: Callable[[], bool] = lambda: False
     reclaim: Callable[[], float | None] = lambda: None
+    now: Callable[[], float] = time.monotonic
     was_reclaimed: bool = False
     closer: FakeCloser = field(default_factory=FakeCloser)
 
@@ -136,7 +137,7 @@ class Desk:
                 self.closer,  # type: ignore[arg-type]
                 give_up,
                 self.stop_asked,
-                time.monotonic,
+                self.now,
                 self.reclaim,
             )
             finished = session.run(wakeup.descriptor, lambda: bool(wakeup.caught()))
@@ -215,14 +216,18 @@ def test_an_unexpected_error_keeps_what_is_finished(desk: Desk) -> None:
 
 
 def test_a_cell_over_its_time_is_lost_and_the_rest_goes_on(desk: Desk) -> None:
-    desk.limits = Limits(cell_seconds=0.05)
+    looks = itertools.count()
+    desk.limits, desk.workers = Limits(cell_seconds=60), 1
+    # The clock moves once, while cell 4 is in hand: well after the session has heard that it began.
+    desk.now = lambda: 100.0 if desk.tries(4) and next(looks) >= 20 else 1.0
     assert desk.run(c4=["hang"])
     assert "limits.cell_seconds" in str(desk.state(0).rows[4]["error"])
     assert {r["state"] for c, r in desk.state(0).rows.items() if c != 4} == {"ok"}
 
 
 def test_a_task_over_its_time_loses_what_is_left_of_it(desk: Desk) -> None:
-    desk.limits, desk.workers = Limits(task_seconds=0.2), 1
+    desk.limits, desk.workers = Limits(task_seconds=60), 1
+    desk.now = lambda: 100.0 if desk.tries(4) else 1.0  # the clock moves once, when cell 4 has begun
     assert desk.run(c4=["hang"])
     states = {c: row["state"] for c, row in desk.state(0).rows.items()}
     assert states == {0: "ok", 1: "ok", 2: "ok", 3: "ok", 4: "lost", 5: "lost"}
