@@ -12,7 +12,7 @@ from pydantic import Field
 
 from jobspec.search.inspection import Document
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Of orders. Raise it when a key of `Order`, `Ask` or `Site` is added, goes or changes its meaning.
 
 Desk, machine and image may be of different versions, and executions that are under way keep the definition that they
@@ -136,7 +136,7 @@ class Order(Document):
     behind them. ``summary`` is that of the views where everything is done: ``cells``, ``best`` and ``files``.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     next: Next
     run_id: str = ""
     round: int = -1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.docker
 
 STACK = "pushing"
-PATIENCE_S = 120.0
+PATIENCE_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +88,27 @@ def kill_at(own: Deployed, image: str, action: str, gate: str, resource: str) ->
             for call in own.cloud.calls(start)
         )
 
-    own.cloud.fault(gate, "throttle", times=10**6, resource=resource, principal="user/desk")
     start = len(own.cloud.calls())
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FOLDFLEET_"))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "submitter", "image", "push", "--image", image],
-        cwd=own.home,
-        env={**clean, "HOME": str(own.home), "FOLDFLEET_CACHE": str(own.home / "cache"), **own.environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
     deadline = time.monotonic() + PATIENCE_S
-    has_ended = False
     try:
-        while not is_there():
-            assert not has_ended and time.monotonic() < deadline, process.communicate()[1]
+        own.cloud.fault(gate, "throttle", times=10**6, resource=resource, principal="user/desk")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "submitter", "image", "push", "--image", image],
+            cwd=own.home,
+            env={**clean, "HOME": str(own.home), "FOLDFLEET_CACHE": str(own.home / "cache"), **own.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        has_ended = False
+        while not (has_come := is_there()) and not has_ended and time.monotonic() < deadline:
             has_ended = process.poll() is not None  # after which it is looked once more
             time.sleep(0.02)
-    finally:
         process.kill()
-        process.communicate()
+        errors = process.communicate()[1]
+        assert has_come, errors
+    finally:
         own.cloud.no_faults()
 
 

@@ -154,6 +154,7 @@ def kill_worker(desk: Desk, cli: subprocess.Popen[str], rows: int, task: int) ->
         return bool(killed) or cli.poll() is not None
 
     until(hit)
+    assert killed, "the run ended before"
     until(lambda: not any(victim.is_running() for victim in killed))  # now its parent knows
     return desk.newest_task() + MOST_OPEN
 

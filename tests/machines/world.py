@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from submitter.machines.messages import FORMAT_VERSION
 from submitter.machines.names import Names
 from tests.machines.interpreter import ACCOUNT, REGION, Call, Failure
 
@@ -41,7 +42,7 @@ CELLS = {"total": 12, "done": 12, "failed": 0, "lost": 0, "missing": 0, "nan": 0
 def order(next_: str, **changes: Any) -> dict[str, Any]:
     """Return an order as the planner answers it: every key is there."""
     whole: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "next": next_,
         "run_id": RUN,
         "round": 0,

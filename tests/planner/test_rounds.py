@@ -14,7 +14,7 @@ from submitter import claims
 from submitter.backends.aws.request import round_name
 from submitter.backends.stepfunctions.request import execution_arn, execution_name
 from submitter.cloud.record import save_record
-from submitter.machines.messages import Order, Owner
+from submitter.machines.messages import FORMAT_VERSION, Order, Owner
 from submitter.machines.orders import NO_DEADLINE
 from submitter.search import draft_next, keep, stored_search
 from tests.planner.desk import HOUR, MACHINE, NOW, STORE, Execution, Killed, Stack, arn
@@ -48,7 +48,7 @@ def test_a_new_run_is_prepared_then_sent(stack: Stack) -> None:
     order = execution.ask(prepared=order.prepare.token)
     plan = stack.newest(order)
     assert order.model_dump(exclude={"run_id", "name", "plan", "parameters", "message"}) == {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "next": "send",
         "round": 0,
         "bucket": "fleet",

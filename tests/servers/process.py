@@ -44,6 +44,8 @@ def serving_at_free_ports(count: int, prepare: Callable[[list[int]], Sequence[st
             try:
                 stack.enter_context(serving(command, ports[0], log))
                 break
+            except TimeoutError:  # at its port: it hangs
+                raise
             except OSError:
                 if not left:
                     raise

@@ -58,7 +58,7 @@ WITH_EVENTS: dict[str, Any] = {
     "schedule_group_name": "foldfleet",
     "schedule_role_arn": role("schedule"),
 }
-NIGHT = Schedule("nightly", "cron(0 3 * * ? *)", "UTC", "s3://fleet/foldfleet/uploads/ab/spec.yaml")
+NIGHT = Schedule("nightly", "cron(0 3 * * ? *)", "UTC", "s3://fleet/foldfleet/templates/scheduled/ab.yaml")
 
 
 def spec_of(text: str = SPEC) -> LoadedSpec:
@@ -94,7 +94,7 @@ def test_the_request_is_this(stack: Stack) -> None:
     assert make_request(stack, NIGHT) == {
         "Name": "nightly",
         "GroupName": "foldfleet",
-        "Description": "foldfleet: starts the search of s3://fleet/foldfleet/uploads/ab/spec.yaml",
+        "Description": "foldfleet: starts the search of s3://fleet/foldfleet/templates/scheduled/ab.yaml",
         "ScheduleExpression": "cron(0 3 * * ? *)",
         "ScheduleExpressionTimezone": "UTC",
         "State": "ENABLED",
@@ -104,7 +104,7 @@ def test_the_request_is_this(stack: Stack) -> None:
             "RoleArn": role("schedule"),
             "Input": (
                 '{"kind": "schedule", "name": "nightly", "time": "<aws.scheduler.scheduled-time>", '
-                '"spec": "s3://fleet/foldfleet/uploads/ab/spec.yaml"}'
+                '"spec": "s3://fleet/foldfleet/templates/scheduled/ab.yaml"}'
             ),
             "RetryPolicy": {"MaximumEventAgeInSeconds": 21600, "MaximumRetryAttempts": 185},
             "DeadLetterConfig": {"Arn": stack.dead_letters_arn},
@@ -118,7 +118,8 @@ def test_the_same_schedule_again_is_nothing_and_another_one_takes_its_place(clie
     later = replace(NIGHT, expression="cron(0 4 * * ? *)", timezone="Europe/Berlin")
     assert save_schedule(clients, stack, later) == "updated"
     assert list_schedules(clients, stack) == [later]
-    assert save_schedule(clients, stack, replace(later, spec="s3://fleet/foldfleet/uploads/cd/spec.yaml")) == "updated"
+    changed = replace(later, spec="s3://fleet/foldfleet/templates/scheduled/cd.yaml")
+    assert save_schedule(clients, stack, changed) == "updated"
 
 
 def test_one_that_was_disabled_in_the_console_is_shown_and_enabled_again(clients: Clients, stack: Stack) -> None:

@@ -288,6 +288,6 @@ def _make_stack(backend: CloudFormationBackend, name: str, tags: Mapping[str, st
         region_name=REGION,
         tags=dict(tags),
     )
-    backend.stacks[stack.stack_id] = stack
+    backend.stacks = OrderedDict([*backend.stacks.items(), (stack.stack_id, stack)])  # others go through the old one
     set_status(stack, _CURRENT, "User Initiated")
     return stack

@@ -71,14 +71,14 @@ class Control:
     def hosts(self, *, gone: bool = False) -> list[dict[str, object]]:
         """Show the instances that are up, oldest first; also those that are gone if asked for."""
         shown = []
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             with engine.locked():
                 shown += [host.show() for host in engine.fleet.hosts.values() if gone or not host.terminated]
         return shown
 
     def reclaim(self, instance_id: str, notice_s: float = 0.0) -> None:
         """Take an instance away, at once or after a notice."""
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             if instance_id in engine.fleet.hosts:
                 engine.reclaim(instance_id, notice_s)
                 return
@@ -88,7 +88,7 @@ class Control:
         """Run tasks that start from now on without containers, each ending at once with exit code 0."""
         self._is_simulated = on
         runner: Runner = self._simulated if on else self._runner
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             engine.change(lambda engine=engine: setattr(engine, "runner", runner))  # type: ignore[misc]
 
     def set_options(self, **values: Any) -> None:
@@ -97,7 +97,7 @@ class Control:
         if unknown:
             raise Refused(f"There are no options {', '.join(sorted(unknown))}.")
         vars(self.options).update(values)
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             engine.change(lambda: None)
 
     def hold(self) -> None:
@@ -111,18 +111,18 @@ class Control:
     def jobs(self) -> list[dict[str, Any]]:
         """Show every job, parents and children, as DescribeJobs would: the raw view behind the API."""
         shown = []
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             with engine.locked():
                 shown += [job.detail() for job in engine.jobs.values()]
         return shown
 
     def forget_ended(self) -> int:
         """Forget ended jobs, as the service does after about seven days; return how many."""
-        return sum(engine.forget_ended() for engine in self._engines.values())
+        return sum(engine.forget_ended() for engine in list(self._engines.values()))
 
     def pump(self) -> None:
         """Turn all engines until nothing moves."""
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             engine.pump()
 
     def undo_later(self, undo: Callable[[], None]) -> None:
@@ -131,7 +131,7 @@ class Control:
 
     def close(self) -> None:
         """End all tasks, stop the engines, and take the patches back."""
-        for engine in self._engines.values():
+        for engine in list(self._engines.values()):
             engine.close()
         self._runner.close()
         self._simulated.close()
