@@ -46,7 +46,7 @@ def test_a_round_is_one_execution() -> None:
         "name": NAME,
         "input": {
             "round": {
-                "format_version": 1,
+                "format_version": 2,
                 "next": "send",
                 "run_id": "letters-0123456789abcdef",
                 "round": 2,
